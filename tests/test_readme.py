@@ -61,7 +61,7 @@ def test_the_example_is_what_is_printed(golden: Golden, pytestconfig: pytest.Con
     assert examples
     for example in examples:
         said = in_a_terminal(shlex.split(example["command"]))
-        said = said.partition("\nCAPTURE\n")[0]
+        said = said.partition("\n\n✓ seen")[0]
         shown = "\n".join(line.rstrip() for line in said.rstrip().split("\n")) + "\n"
         text = text.replace(example["said"], shown)
     golden(README, text)

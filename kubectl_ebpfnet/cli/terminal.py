@@ -93,6 +93,30 @@ def width() -> int:
     return shutil.get_terminal_size().columns
 
 
+IN_A_PIPE = 100
+"""Columns of an answer in a pipe: a reader, a ticket or a page wraps what is longer as it likes."""
+
+
+def reading_width() -> int:
+    """Return the columns for an answer that a person reads: the terminal's, COLUMNS in a pipe, or
+    IN_A_PIPE."""
+    given = os.environ.get("COLUMNS", "")
+    return width() or (int(given) if given.isdecimal() and 20 <= int(given) < 10_000 else IN_A_PIPE)
+
+
+def ascii_only() -> bool:
+    """Tell whether marks and arrows must be ASCII: stdout's encoding has none, or the locale is
+    expressly C (Python then writes UTF-8 all the same, PEP 538)."""
+    named = next(filter(None, map(os.environ.get, ("LC_ALL", "LC_CTYPE", "LANG"))), "")
+    if named in ("C", "POSIX"):
+        return True
+    try:
+        "✓✗→↔…".encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except (UnicodeEncodeError, LookupError):
+        return True
+    return False
+
+
 def color(mode: str) -> bool:
     """Tell whether to colour stdout.
 

@@ -172,6 +172,8 @@ class Hop:
         drops: the packet ends here.
         packet: as it leaves the hop; as it came when it is dropped.
         evidence: the proof.
+        short: `summary` for a screen, where `packet` and `where` stand beside it: without tuples,
+            ids, tags and numbers of identities; "" where `summary` is short.
     """
 
     number: int
@@ -185,16 +187,19 @@ class Hop:
     reason: str = ""
     drops: bool = False
     evidence: tuple[Evidence, ...] = ()
+    short: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A rule across hops that something broke: `title` is one line, `detail` says what to do."""
+    """A rule across hops that something broke: `title` is one line, `detail` says what to do.
+    `decides` where the verdict is this finding, so that `cause` and `fix` say the same."""
 
     severity: Severity
     title: str
     detail: str
     evidence: tuple[Evidence, ...] = ()
+    decides: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +228,7 @@ class Drop:
         hop: number of the hop; in the answer's way where `direction` says so.
         node: the node that it is on, "" off the nodes.
         by: what drops it, one line.
+        short: the same for a screen: `by the egress policy of pod/client`.
         object: the object that a person would edit, e.g. `CiliumNetworkPolicy default/client`,
             "" when none is known.
         direction: what is lost: the packet, or the answer to it.
@@ -234,6 +240,7 @@ class Drop:
     by: str
     object: str = ""
     direction: Direction = Direction.PACKET
+    short: str = ""
 
 
 class Return(StrEnum):
@@ -374,12 +381,14 @@ class Attempt:
         outcome: what came back.
         age: seconds from its last packet until the table was read, None where no clock tells.
         text: one sentence: what was sent, what came back, where a handshake stopped.
+        short: the same without the tuple, and with the table that shows it.
     """
 
     flow: TrackedFlow
     outcome: Outcome
     age: float | None
     text: str
+    short: str = ""
 
     @property
     def now(self) -> bool:
@@ -472,6 +481,8 @@ class Path:
         protocol: IANA number.
         verdict: what becomes of the packet.
         reason: one sentence: where the packet is dropped, or which fact is missing.
+        because: the same for a screen, a line each: what decides, and what speaks against it.
+        seen: drops of this flow that decide and that a record shows, one line each.
         hops: in the order in which the packet passes them.
         findings: worst first.
         flows: flows that match, as they are tracked now, newest first.
@@ -507,3 +518,5 @@ class Path:
     mtu: PathMtu | None = None
     presumed: tuple[str, ...] = ()
     outside: Entrance | None = None
+    because: tuple[str, ...] = ()
+    seen: tuple[str, ...] = ()

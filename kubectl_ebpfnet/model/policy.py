@@ -20,6 +20,11 @@ POD_NAMESPACE = "io.kubernetes.pod.namespace"
 """The label by which Cilium tells the namespace of a pod (pkg/k8s/apis/cilium.io/const.go)."""
 _LONGEST_NAME = 520
 """Characters of a name and its namespace that are shown; Kubernetes' own are shorter."""
+_SHORT_NAMES = {
+    "NetworkPolicy": "netpol",
+    "CiliumNetworkPolicy": "cnp",
+    "CiliumClusterwideNetworkPolicy": "ccnp",
+}
 NAMESPACE_LABELS = "io.cilium.k8s.namespace.labels"
 """The labels of a namespace are labels of its pods' identities below this key."""
 
@@ -204,6 +209,12 @@ class Policy:
         """`NetworkPolicy shop/deny-all`."""
         named = f"{self.namespace}/{self.name}" if self.namespace else self.name
         return f"{self.kind} {named[:_LONGEST_NAME]}"
+
+    @property
+    def abbreviated(self) -> str:
+        """`netpol shop/deny-all`: with the short name of the kind that kubectl takes."""
+        named = f"{self.namespace}/{self.name}" if self.namespace else self.name
+        return f"{_SHORT_NAMES.get(self.kind, self.kind)} {named[:_LONGEST_NAME]}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,7 @@ def test_kubectl_passes_words_and_values_on(installed, words):
         (["path", "--pro"], ["--protocol"], ":4"),
         (["path", "--protocol", ""], ["tcp", "udp", "sctp", "icmp"], ":4"),
         (["path", "-o", "j"], ["json"], ":4"),
-        (["path", "--output=t"], ["--output=table", "--output=tree"], ":4"),
+        (["path", "--output=t"], ["--output=table"], ":4"),
         (["path", "--color", "a"], ["auto", "always"], ":4"),
         (["path", "--from", ""], [], ":0"),
         (["path", "--from="], [], ":0"),

@@ -18,10 +18,10 @@ PATHS = 10
 _TEXTS = [
     ["-o", "table"],
     ["-o", "wide", "-v"],
-    ["-o", "tree"],
+    ["-o", "table", "--color", "always"],
     ["-o", "table", "-v"],
     ["-o", "wide"],
-    ["-o", "tree", "-v", "--color", "always"],
+    ["-o", "wide", "--color", "always"],
     ["-o", "yaml"],
     ["-o", "mermaid"],
     ["-o", "dot"],

@@ -9,7 +9,7 @@ from typer import Option
 from kubectl_ebpfnet.cli import arguments, flags
 from kubectl_ebpfnet.cli.help import CommandText
 from kubectl_ebpfnet.cli.sources import gather
-from kubectl_ebpfnet.cli.terminal import Progress, color, emit, width
+from kubectl_ebpfnet.cli.terminal import Progress, ascii_only, color, emit, reading_width
 from kubectl_ebpfnet.errors import UsageError
 from kubectl_ebpfnet.render.path.formats import FORMATS, MODULES, render
 from kubectl_ebpfnet.render.text.view import View
@@ -64,7 +64,7 @@ def run(
 ) -> int:
     if output not in FORMATS:
         raise UsageError(f"-o {output!r}: no such format", hint=f"one of: {', '.join(FORMATS)}")
-    view = View(width(), color(colored), global_flags.verbosity > 0)
+    view = View(reading_width(), color(colored), global_flags.verbosity > 0, ascii_only())
     sender, request_in = arguments.question(
         source, destination, protocol, to_namespace, ipv4=ipv4, ipv6=ipv6, size_word=size,
         via_word=via,

@@ -31,11 +31,13 @@ def newest(flows: Sequence[TrackedFlow], node: NodeView) -> Attempt | None:
             f"{node.name} is not known"
         )
     text = f"{flow.flow} {words}{_when(flow)}"
+    short = f"{words.removeprefix('was ')}{_when_in_short(flow)}"
     ends = {end for each in flows for end in (each.flow.destination, each.translated.destination)}
     unread = _unread(node, ends)
     if unread:
-        return Attempt(flow, outcome, None, f"{text}; a newer attempt may be in {unread}")
-    return Attempt(flow, outcome, flow.last_seen.any, text)
+        newer = f"; a newer attempt may be in {unread}"
+        return Attempt(flow, outcome, None, f"{text}{newer}", f"{short}{newer}")
+    return Attempt(flow, outcome, flow.last_seen.any, text, short)
 
 
 def untracked(node: NodeView, ends: Collection[Address]) -> str:
@@ -79,3 +81,11 @@ def _when(flow: TrackedFlow) -> str:
     if age is None:
         return f", when is not known ({flow.last_seen.reason})" if flow.last_seen.reason else ""
     return f", {age:.0f} s before the table was read"
+
+
+def _when_in_short(flow: TrackedFlow) -> str:
+    """Return when a flow was last seen, and which table shows it."""
+    table = "nf_conntrack" if flow.cilium_ct is None and flow.service_ct is None else "Cilium CT"
+    where = f"({table}, {flow.node})"
+    age = flow.last_seen.any
+    return f" {where}" if age is None else f" {age:.0f}s before the record {where}"

@@ -63,6 +63,7 @@ class Dropped:
         fix: what to do about it.
         after: undecided hops that stand before it.
         finding: the drop's own among the walk's.
+        besides: what else the verdict says, one sentence.
     """
 
     drop: Drop
@@ -71,6 +72,7 @@ class Dropped:
     fix: Fix | None
     after: tuple[Undecided, ...]
     finding: Finding
+    besides: str = ""
 
 
 End = Arrived | Stopped | Dropped

@@ -74,7 +74,10 @@ def decided(decision: Decision, ends: PathEnds, query: Path, cluster: ClusterVie
     if query.verdict is Verdict.DROPPED and query.fix is not None:
         text = query.fix.text
     fix = Fix(text, f"kubectl ebpfnet path {pod} {to}")
-    decision = replace(decision, reason=f"{decision.reason}; {cause}", cause=cause, fix=fix)
+    because = (decision.reason, *(query.because or (query.reason,)))
+    decision = replace(
+        decision, reason=f"{decision.reason}; {cause}", cause=cause, fix=fix, because=because
+    )
     if query.verdict is not Verdict.DROPPED:
         return decision
     # What cannot ask for the address sends nothing: lost is the query, whose hops are shown.

@@ -149,6 +149,7 @@ def _together(entries: Sequence[Entry], ways: WaysIn) -> Path:
         path,
         verdict=verdict,
         reason=reason,
+        because=_because(entries, ways, verdict),
         cause=cause if verdict is not Verdict.UNKNOWN or cause else reason,
         fix=fix,
         drop=path.drop if verdict is Verdict.DROPPED else None,
@@ -191,6 +192,21 @@ def _verdict(entries: Sequence[Entry], ways: WaysIn) -> tuple[Verdict, str]:
         each = f"by each of the {len(entries)} nodes; " if others else ""
         return Verdict.UNKNOWN, f"unknown {each}by {first.node}: {_bare(path)}{more}"
     return Verdict.UNKNOWN, f"it depends on the node that it enters by: {_of_each(entries)}{more}"
+
+
+def _because(entries: Sequence[Entry], ways: WaysIn, verdict: Verdict) -> tuple[str, ...]:
+    """Return the reason for a screen, where each node's own stands below."""
+    first = _deciding(entries)
+    alike = len({entry.path.verdict for entry in entries}) == 1 or verdict.let_through
+    more = (f"{ways.left_out} more nodes were not asked",) if ways.left_out else ()
+    if len(entries) == 1:
+        return (*first.path.because, *more)
+    if not alike:
+        return ("it depends on the node that it enters by", *more)
+    of = (
+        f"by each of the {len(entries)} nodes{' that were asked' if more else ''}; by {first.node}:"
+    )
+    return (of, *first.path.because, *more)
 
 
 def _bare(path: Path) -> str:

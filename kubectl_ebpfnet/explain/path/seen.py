@@ -128,12 +128,14 @@ def _end_at(walk: PathBuilder, drop: SeenDrop) -> None:
     by = f"{drop.reason}{_meaning(drop.reason)}"
     end = way.end
     confirmed = isinstance(end, Dropped) and end.drop.hop == hop.number
+    short = f"{by}, as {newest.source} shows"
     if isinstance(end, Dropped) and confirmed:
         summary, cause, fix = hop.summary, end.cause, end.fix
-        by, what = end.drop.by, end.drop.object
+        by, what, short = end.drop.by, end.drop.object, end.drop.short
     else:
         direction = "an answer is dropped here" if newest.reply else "dropped here"
         summary, cause, what = f"{direction}: {by}; the tables say: {hop.summary}", "", ""
+        hop = replace(hop, short=f"{direction}: {by}; the tables say: {hop.short or hop.summary}")
         fix = Fix(
             f"Watch the drops on {newest.node} as they happen.",
             walk.cluster.node(newest.node).cilium("monitor -t drop"),
@@ -144,13 +146,14 @@ def _end_at(walk: PathBuilder, drop: SeenDrop) -> None:
     )  # fmt: skip
     del way.hops[index + 1 :]
     title = f"{newest.node} drops the packet: {by}"
-    found = Finding(Severity.ERROR, title, drop.text, newest.evidence)
+    found = Finding(Severity.ERROR, title, drop.text, newest.evidence, decides=True)
+    walk.seen.append(drop.text)
     if isinstance(end, Dropped) and confirmed:
         found = end.finding
     else:
         walk.findings.append(found)
     way.end = Dropped(
-        Drop("seen", hop.number, newest.node, by, what),
+        Drop("seen", hop.number, newest.node, by, what, short=short),
         f"dropped at hop {hop.number}: {by}; {drop.text}",
         cause or drop.text,
         fix,

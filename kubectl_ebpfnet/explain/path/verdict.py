@@ -44,6 +44,7 @@ class Decision:
     fix: Fix | None = None
     contradictions: tuple[Contradiction, ...] = ()
     drop: Drop | None = None
+    because: tuple[str, ...] = ()
 
 
 def settle(walk: PathBuilder) -> Decision:
@@ -52,14 +53,26 @@ def settle(walk: PathBuilder) -> Decision:
     if decision.verdict is Verdict.UNKNOWN and (decision.fix is None or wants_port(walk)):
         decision = replace(decision, fix=how_to_get(walk))
     against = (*walk.contradictions, *decision.contradictions)
-    words = "".join(
-        f"; {'' if _agrees(walk, decision, each) else 'but '}{each.text}"
-        for each in against
-        if each.text not in decision.reason
-    )
+    reason, because = [decision.reason], list(decision.because or (decision.reason,))
     if walk.size is not None and decision.verdict.let_through:
-        words = f"; {walk.size} bytes pass each MTU on the way{words}"
-    return replace(decision, reason=decision.reason + words, contradictions=against)
+        fits = f"{walk.size} bytes pass each MTU on the way"
+        reason.append(fits)
+        because.append(fits)
+    for each in against:
+        word = "" if _agrees(walk, decision, each) else "but "
+        if each.text not in decision.reason:
+            reason.append(f"{word}{each.text}")
+        short = _in_short(walk, each)
+        if not any(short in line for line in because):
+            because.append(f"{word}{short}")
+    return replace(
+        decision, reason="; ".join(reason), contradictions=against, because=tuple(because)
+    )
+
+
+def _in_short(walk: PathBuilder, said: Contradiction) -> str:
+    attempt = walk.attempt
+    return attempt.short if attempt is not None and said.text == attempt.text else said.text
 
 
 def _agrees(walk: PathBuilder, decision: Decision, said: Contradiction) -> bool:
@@ -102,6 +115,7 @@ def _answer_dropped(walk: PathBuilder, end: Arrived, answer: Dropped) -> Dropped
         reason=f"{where}; the packet itself {does} {end.text}",
         cause=f"the answer is lost: {answer.cause}",
         after=tuple(walk.undecided),
+        besides=f"the packet itself {does} {end.text}",
     )
 
 
@@ -122,10 +136,35 @@ def _dropped(walk: PathBuilder, end: Dropped, way: PathBuilder) -> Decision:
             f"unknown at {_hops([elsewhere])}: {elsewhere.reason}; the way that is shown is "
             f"{end.reason}"
         )
-        return Decision(Verdict.UNKNOWN, reason, elsewhere.reason, elsewhere.fix)
+        shown = f"on the way that is shown it is lost {_lost_at(end)}"
+        return Decision(
+            Verdict.UNKNOWN, reason, elsewhere.reason, elsewhere.fix,
+            because=(_at(walk, elsewhere), shown),
+        )  # fmt: skip
     answered = walk.answered_now() and end.drop.how != "seen"
     against = _against(walk.attempt) if answered else ()
-    return Decision(Verdict.DROPPED, end.reason, end.cause, end.fix, against, end.drop)
+    because = tuple(filter(None, (_lost_at(end), end.besides)))
+    return Decision(Verdict.DROPPED, end.reason, end.cause, end.fix, against, end.drop, because)
+
+
+def _lost_at(end: Dropped) -> str:
+    """Return where a packet is lost and by what: `at node2, by the egress policy of pod/client`."""
+    drop = end.drop
+    what = drop.short or drop.by
+    whose = "the answer, " if drop.direction is Direction.ANSWER else ""
+    joint = ", " if what.startswith("by ") else ": "
+    return f"{whose}at {drop.node}{joint}{what}" if drop.node else f"{whose}{what}"
+
+
+def _at(walk: PathBuilder, each: Undecided) -> str:
+    """Return where something is not decided, and why: `node2, policy: …`."""
+    back = each.direction is Direction.ANSWER and walk.back is not None
+    hops = walk.back.hops if back and walk.back is not None else walk.hops
+    if not 1 <= each.hop <= len(hops):
+        return each.reason
+    hop = hops[each.hop - 1]
+    way = "way back, " if each.direction is Direction.ANSWER else ""
+    return f"{way}{hop.node or hop.where}, {hop.kind}: {each.reason}"
 
 
 def _only_on_this_way(
@@ -137,13 +176,15 @@ def _only_on_this_way(
     way.hops[-1] = replace(last, state=State.UNKNOWN, reason=reason, drops=False)
     found = [one for one in walk.findings if one.title.endswith(end.finding.title)]
     for one in found:
-        walk.findings[walk.findings.index(one)] = replace(one, severity=Severity.INFO)
+        walk.findings[walk.findings.index(one)] = replace(
+            one, severity=Severity.INFO, decides=False
+        )
 
 
 def _arrived(walk: PathBuilder, end: Arrived) -> Decision:
     attempt = walk.attempt
     if walk.undecided:
-        return _undecided(walk.undecided, attempt)
+        return _undecided(walk)
     if attempt is not None and attempt.now and attempt.outcome is Outcome.UNANSWERED:
         return _unanswered(walk, end, attempt)
     inside = end.destination is not Destination.OUTSIDE
@@ -157,12 +198,16 @@ def _delivered(walk: PathBuilder) -> Decision:
     """The destination answers: what the tables leave open, they let through."""
     attempt = walk.attempt
     assert attempt is not None
-    text = attempt.text
+    where = ""
     if isinstance(walk.end, Arrived) and walk.end.destination is Destination.OUTSIDE:
-        text += f"; it leaves the cluster {walk.end.text}"
+        where = f"it leaves the cluster {walk.end.text}"
     elif isinstance(walk.end, Arrived):
-        text += f"; delivered {walk.end.text}"
-    return Decision(Verdict.DELIVERED, text)
+        where = f"delivered {walk.end.text}"
+    return Decision(
+        Verdict.DELIVERED,
+        "; ".join(filter(None, (attempt.text, where))),
+        because=tuple(filter(None, (attempt.short, where))),
+    )
 
 
 def _refused(walk: PathBuilder, attempt: Attempt) -> Decision:
@@ -176,9 +221,12 @@ def _refused(walk: PathBuilder, attempt: Attempt) -> Decision:
         last, state=State.OBSERVED, reason="", drops=True,
         evidence=last.evidence + attempt.evidence,
     )  # fmt: skip
-    drop = Drop("seen", last.number, last.node, by)
+    drop = Drop("seen", last.number, last.node, by, short=f"{who} refuses it")
     cause, fix, drop = _why_refused(walk, inside, drop)
-    return Decision(Verdict.DROPPED, f"dropped at hop {last.number}: {by}", cause, fix, drop=drop)
+    return Decision(
+        Verdict.DROPPED, f"dropped at hop {last.number}: {by}", cause, fix, drop=drop,
+        because=(f"{who} refuses it", attempt.short),
+    )  # fmt: skip
 
 
 def _why_refused(walk: PathBuilder, inside: bool, drop: Drop) -> tuple[str, Fix, Drop]:
@@ -211,16 +259,22 @@ def _was_refused(walk: PathBuilder, end: Arrived, attempt: Attempt) -> Decision:
     last = walk.hops[-1]
     other = host_ports.elsewhere(walk.cluster, last.node, last.packet.flow)
     cause += f"; {other}" if other else ""
-    return Decision(Verdict.UNKNOWN, reason, cause, Fix("Send a packet, and ask again at once."))
+    because = (f"the tables let it through {end.text}", f"but {attempt.short}")
+    fix = Fix("Send a packet, and ask again at once.")
+    return Decision(Verdict.UNKNOWN, reason, cause, fix, because=because)
 
 
-def _undecided(all_of_them: Sequence[Undecided], attempt: Attempt | None) -> Decision:
+def _undecided(walk: PathBuilder) -> Decision:
+    all_of_them, attempt = walk.undecided, walk.attempt
     first = all_of_them[0]
     hops: dict[str, list[Undecided]] = {}
     for each in all_of_them[:_NAMED]:
         hops.setdefault(each.reason, []).append(each)
     reason = "unknown " + "; ".join(f"at {_hops(at)}: {why}" for why, at in hops.items())
-    return Decision(Verdict.UNKNOWN, reason, first.reason, first.fix, _against(attempt))
+    because = tuple(_at(walk, each) for each in (at[0] for at in hops.values()))
+    return Decision(
+        Verdict.UNKNOWN, reason, first.reason, first.fix, _against(attempt), None, because
+    )
 
 
 def _hops(undecided: Sequence[Undecided]) -> str:
@@ -248,22 +302,30 @@ def _unanswered(walk: PathBuilder, end: Arrived, attempt: Attempt) -> Decision:
     between = lost_between(walk.cluster, attempt, nodes, gateway)
     if between is None and outside and _left(walk, attempt, gateway):
         reason = f"leaves the cluster {end.text}; what happens beyond is not known"
-        return Decision(Verdict.LEAVES, reason, contradictions=_against(attempt))
+        against = _against(attempt)
+        return Decision(Verdict.LEAVES, reason, contradictions=against, because=(_leaves(end),))
     unread = f"; {walk.presumed.sentence()}" if walk.presumed else ""
     if walk.back is not None and isinstance(walk.back.end, Stopped):
         unread = f"; what becomes of the answer is not known: {walk.back.end.reason}{unread}"
     reason = f"the tables let it through {end.text}, but {attempt.text}"
+    through, but = f"the tables let it through {end.text}", f"but {attempt.short}"
     if between is None:
         cause = "no table that was read loses it" + unread
         fix = Fix("Run the path from the other side as well: the answer may be lost on its way.")
-        return Decision(Verdict.UNKNOWN, reason + unread, cause, fix, _against(attempt))
+        because = tuple(filter(None, (through, but, unread.removeprefix("; "))))
+        return Decision(
+            Verdict.UNKNOWN, reason + unread, cause, fix, _against(attempt), because=because
+        )  # fmt: skip
     where, proof = between
     look = Fix(
         "Look between these two places: netfilter, programs and devices there, and the listener."
     )
     fix = (how_to_get(walk) if walk.presumed else None) or look
     against = (*_against(attempt), Contradiction(where, proof))
-    return Decision(Verdict.UNKNOWN, f"{reason}; {where}{unread}", where, fix, against)
+    return Decision(
+        Verdict.UNKNOWN, f"{reason}; {where}{unread}", where, fix, against,
+        because=tuple(filter(None, (through, but, where, unread.removeprefix("; ")))),
+    )  # fmt: skip
 
 
 def _left(walk: PathBuilder, attempt: Attempt, gateway: str) -> bool:
@@ -280,9 +342,17 @@ def _left(walk: PathBuilder, attempt: Attempt, gateway: str) -> bool:
 
 
 def _let_through(walk: PathBuilder, end: Arrived) -> Decision:
-    seen = f"; {walk.attempt.text if walk.attempt is not None else walk.ends.untracked}"
+    attempt = walk.attempt
+    seen = attempt.text if attempt is not None else walk.ends.untracked
+    short = attempt.short if attempt is not None else walk.ends.untracked
     if end.destination is Destination.OUTSIDE:
-        reason = f"leaves the cluster {end.text}; what happens beyond is not known{seen}"
-        return Decision(Verdict.LEAVES, reason)
-    listener = f"; {walk.unread_listener}" if walk.unread_listener else ""
-    return Decision(Verdict.REACHABLE, f"the tables let it through {end.text}{seen}{listener}")
+        reason = f"leaves the cluster {end.text}; what happens beyond is not known; {seen}"
+        return Decision(Verdict.LEAVES, reason, because=(_leaves(end), short))
+    listener = (walk.unread_listener,) if walk.unread_listener else ()
+    through = f"the tables let it through {end.text}"
+    reason = "; ".join((through, seen, *listener))
+    return Decision(Verdict.REACHABLE, reason, because=(through, short, *listener))
+
+
+def _leaves(end: Arrived) -> str:
+    return f"it leaves the cluster {end.text}; what happens beyond is not known"

@@ -152,6 +152,8 @@ def _explained(cluster: ClusterView, request: PathRequest, entry: str = "") -> E
         answer=answer,
         mtu=mtu.of_path(walk),
         presumed=tuple(walk.presumed),
+        because=decision.because,
+        seen=tuple(walk.seen),
     )
     tables = [(node, fact) for node, fact, _ in cluster.unasked]
     return Explained(path, _further(walk.unread, tables, walk.wanted))

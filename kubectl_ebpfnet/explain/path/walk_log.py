@@ -46,6 +46,7 @@ class WalkLog:
         otherwise: that it may have gone another way since a hop, which counts where it is lost on
             this one; None where the way does not matter any more.
         contradictions: evidence against the walk.
+        seen: drops that end it, and that a record shows, one line each.
         end: how the walk ended.
     """
 
@@ -55,6 +56,7 @@ class WalkLog:
     undecided: list[Undecided] = field(default_factory=list)
     otherwise: Undecided | None = None
     contradictions: list[Contradiction] = field(default_factory=list)
+    seen: list[str] = field(default_factory=list)
     end: End = _NOT_BEGUN
 
     def hop(
@@ -72,6 +74,7 @@ class WalkLog:
         drops: bool = False,
         decides: Decides = Decides.NOTHING,
         fix: Fix | None = None,
+        short: str = "",
     ) -> None:
         """Add a hop.
 
@@ -88,13 +91,17 @@ class WalkLog:
             drops: for drop() alone.
             decides: for UNKNOWN: what may happen to the packet there.
             fix: for UNKNOWN: how to get the missing fact.
+            short: the summary for a screen (`Hop.short`), "" where it is short.
         """
         number = len(self.hops) + 1
         if state is State.UNKNOWN and decides is not Decides.NOTHING:
             self.undecided.append(Undecided(number, decides, reason, fix))
         self.hops.append(
-            Hop(number, place, where, node, kind, summary, state, packet, reason, drops, evidence)
-        )
+            Hop(
+                number, place, where, node, kind, summary, state, packet, reason, drops, evidence,
+                short,
+            )
+        )  # fmt: skip
 
     def drop(
         self,
@@ -114,6 +121,8 @@ class WalkLog:
         cause: str = "",
         fix: Fix | None = None,
         object: str = "",
+        short: str = "",
+        by: str = "",
     ) -> None:
         """Add the hop that drops the packet and its finding; the walk is over.
 
@@ -134,18 +143,25 @@ class WalkLog:
             cause: one sentence for the verdict; `title` where it is not given.
             fix: one sentence and a command; `detail` where it is not given.
             object: the object that a person would edit, e.g. `NetworkPolicy shop/deny-all`.
+            short: the summary for a screen, "" where it is short.
+            by: what drops it, for the verdict on a screen: `by the egress policy of pod/client`.
         """
-        self.hop(place, where, node, kind, summary, state, packet, evidence, drops=True)
+        self.hop(
+            place, where, node, kind, summary, state, packet, evidence, drops=True, short=short
+        )  # fmt: skip
         number = len(self.hops)
         on = f" on {node}" if node and node not in summary else ""
         self.end = Dropped(
-            Drop("seen" if seen else "derived", number, node, summary, object),
+            Drop(
+                "seen" if seen else "derived", number, node, summary, object,
+                short=by or short or summary,
+            ),
             f"dropped at hop {number}{on}: {summary}",
             cause or title,
             fix or Fix(detail),
             (*self.undecided, *([self.otherwise] if self.otherwise is not None else ())),
-            Finding(Severity.ERROR, title, detail, proof or evidence),
-        )
+            Finding(Severity.ERROR, title, detail, proof or evidence, decides=True),
+        )  # fmt: skip
         self.findings.append(self.end.finding)
 
     def unknown(self, reason: str, fix: Fix | None = None) -> None:

@@ -24,6 +24,11 @@ def identity_name(cluster: ClusterView, identity: int) -> str:
     return f"{name} (identity {identity})" if name else f"identity {identity}"
 
 
+def peer_name(cluster: ClusterView, identity: int) -> str:
+    """Return `world`, `app=web`, or `identity 1395` where its labels are not known."""
+    return _identity_name(cluster, identity) or f"identity {identity}"
+
+
 def _identity_name(cluster: ClusterView, identity: int) -> str:
     name = RESERVED_IDENTITIES.get(identity, "")
     if name:

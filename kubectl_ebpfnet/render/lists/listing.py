@@ -15,8 +15,8 @@ from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.path import Evidence
 from kubectl_ebpfnet.model.protocol import codec
 from kubectl_ebpfnet.render.path.document import safe_text
-from kubectl_ebpfnet.render.path.table import columns
 from kubectl_ebpfnet.render.text.captured import captured
+from kubectl_ebpfnet.render.text.columns import columns
 from kubectl_ebpfnet.render.text.evidence import under_rows
 from kubectl_ebpfnet.render.text.style import escape
 from kubectl_ebpfnet.render.text.view import View

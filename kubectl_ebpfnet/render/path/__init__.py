@@ -1,1 +1,1 @@
-"""The answer of path in every format: table, tree, JSON, YAML, Mermaid, DOT."""
+"""The answer of path in every format: table, JSON, YAML, Mermaid, DOT."""

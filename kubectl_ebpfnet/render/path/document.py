@@ -66,7 +66,18 @@ def _entry(entry: Entry) -> dict[str, Any]:
     """Return what becomes of the packet by one node: the members that differ between nodes."""
     path = entry.path
     whole: dict[str, Any] = codec.plain(replace(path, hops=(), answer=None, attempt=None))
-    kept = ("verdict", "reason", "cause", "fix", "contradictions", "drop", "mtu", "presumed")
+    kept = (
+        "verdict",
+        "reason",
+        "because",
+        "seen",
+        "cause",
+        "fix",
+        "contradictions",
+        "drop",
+        "mtu",
+        "presumed",
+    )
     return {
         "node": entry.node,
         **{key: whole[key] for key in kept},
@@ -126,8 +137,9 @@ def _escaped(match: re.Match[str]) -> str:
 
 def _hop(hop: Hop) -> dict[str, Any]:
     values: dict[str, Any] = codec.plain(hop)
-    if not hop.reason:
-        del values["reason"]
+    for key in ("reason", "short"):
+        if not values[key]:
+            del values[key]
     del values["packet"]
     evidence = values.pop("evidence")
     return {**values, "packet": _packet(hop.packet), "evidence": evidence}
@@ -140,6 +152,7 @@ def _attempt(attempt: Attempt | None) -> dict[str, Any] | None:
         "outcome": attempt.outcome.value,
         "age": attempt.age,
         "text": attempt.text,
+        "short": attempt.short,
         "node": attempt.flow.node,
         "flow": codec.plain(attempt.flow.flow),
         "evidence": codec.plain(attempt.evidence),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from kubectl_ebpfnet.model.path import Entrance, Entry, Path
-from kubectl_ebpfnet.render.text.style import Style, escape
+from kubectl_ebpfnet.model.path import Entrance, Entry, Path, Verdict
+from kubectl_ebpfnet.render.path.headline import LABEL, VERDICT, because
+from kubectl_ebpfnet.render.text.style import Style
 from kubectl_ebpfnet.render.text.view import View
-from kubectl_ebpfnet.render.text.wrap import hanging, wrap
+from kubectl_ebpfnet.render.text.wrap import hanging
+
+_MARKS = {Verdict.DELIVERED: "✓", Verdict.DROPPED: "✗", Verdict.UNKNOWN: "?"}
 
 
 def entries(path: Path, view: View) -> list[str]:
@@ -16,32 +19,36 @@ def entries(path: Path, view: View) -> list[str]:
         return []
     if len(entrance.entries) == 1 and not (entrance.closed or entrance.left_out):
         # Its verdict is the answer's, which stands above.
-        return wrap(escape(f"ENTERS BY  {entrance.entries[0].node}: {entrance.why}"), view.width)
-    lines = wrap(escape(f"ENTERS BY  {entrance.why}"), view.width)
+        text = f"{entrance.entries[0].node}: {entrance.why}"
+        return hanging(f"{'Enters':<{LABEL}}", view.text(text), view.prose)
+    lines = hanging(f"{'Enters':<{LABEL}}", view.text(entrance.why), view.prose)
     names = [entry.node for entry in entrance.entries] + [each.node for each in entrance.closed]
-    longest = max(map(len, map(escape, names)), default=0)
+    longest = max((len(view.text(name)) for name in names), default=0)
     for entry in entrance.entries:
         lines += _line(entry, longest, view)
     for closed in entrance.closed:
-        label = f"  {escape(closed.node):<{longest}}  "
-        lines += hanging(label, escape(f"not entered: {closed.why}"), view.width)
+        label = f" - {view.text(closed.node):<{longest}}  "
+        lines += hanging(label, view.text(f"not entered: {closed.why}"), view.prose)
     if entrance.more_closed:
-        lines += hanging("  ", f"and {entrance.more_closed} more, not entered", view.width)
+        lines += hanging("   ", f"and {entrance.more_closed} more, not entered", view.prose)
     if entrance.left_out:
         text = f"and {entrance.left_out} more, not asked: --via node/NAME asks one"
-        lines += hanging("  ", text, view.width)
+        lines += hanging("   ", text, view.prose)
     return lines + _shown(entrance, view)
 
 
 def _line(entry: Entry, longest: int, view: View) -> list[str]:
-    verdict = entry.path.verdict
-    reason = entry.path.reason.removeprefix(verdict.value).lstrip(":, ")
-    goes_on = entry.path.reason.startswith(f"{verdict.value} ")
-    text = escape(f"{' ' if goes_on else ': '}{reason}" if reason else "")
-    # The word gets its colour after the lines are cut: codes take no columns.
-    word = "\0" * len(verdict.value)
-    lines = hanging(f"  {escape(entry.node):<{longest}}  ", word + text, view.width)
-    return [line.replace(word, Style(view.color).verdict(verdict)) for line in lines]
+    verdict, style = entry.path.verdict, Style(view.color)
+    mark, word = _MARKS.get(verdict, "~"), verdict.value.upper()
+    shown, node = view.text(mark), f" {view.text(entry.node):<{longest}}  "
+    begin = f" {shown}{node}{word}"
+    text = "; ".join(because(entry.path))
+    first, *more = hanging(
+        f"{begin:<{len(begin) - len(word) + VERDICT}}", view.text(text), view.prose
+    )
+    # Codes take no columns: the words get their colours after the lines are cut.
+    colored = f" {style.mark(mark, shown)}{node}{style.verdict_word(verdict)}"
+    return [colored + first[len(begin) :], *more]
 
 
 def _shown(entrance: Entrance, view: View) -> list[str]:
@@ -49,4 +56,4 @@ def _shown(entrance: Entrance, view: View) -> list[str]:
     if not others:
         return []
     text = f"The hops are those by {entrance.shown}; --via node/{others[0]} shows others."
-    return wrap(escape(text), view.width)
+    return hanging("", view.text(text), view.prose)

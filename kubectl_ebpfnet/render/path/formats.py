@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 MODULES = {
     "table": "kubectl_ebpfnet.render.path.table",
     "wide": "kubectl_ebpfnet.render.path.table",
-    "tree": "kubectl_ebpfnet.render.path.tree",
     "json": "kubectl_ebpfnet.render.path.document",
     "yaml": "kubectl_ebpfnet.render.path.document",
     "html": "kubectl_ebpfnet.render.path.page",
@@ -31,21 +30,17 @@ def render(path: Path, bundle: Bundle, format_name: str, view: View) -> str:
         path: the answer.
         bundle: what the path was explained from; evidence is quoted from it.
         format_name: one of FORMATS.
-        view: for table, wide and tree; the others are for programs and look the same everywhere.
+        view: for table and wide; the others are for programs and look the same everywhere.
 
     Raises:
         ValueError: no such format.
     """
-    # Import the requested format only: tabulate alone takes 30 ms.
+    # Import the requested format only.
     match format_name:
         case "table" | "wide":
             from kubectl_ebpfnet.render.path.table import table, wide
 
             return (table if format_name == "table" else wide)(path, bundle, view)
-        case "tree":
-            from kubectl_ebpfnet.render.path.tree import tree
-
-            return tree(path, bundle, view)
         case "json" | "yaml":
             from kubectl_ebpfnet.render.path.document import document, safe_text
 

@@ -1,56 +1,93 @@
-"""The first and last lines of the text formats of `path`."""
+"""What stands above and below the hops: the verdict, cause, what was seen, fix, the capture."""
 
 from __future__ import annotations
 
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.path import Path, Verdict
 from kubectl_ebpfnet.render.path import phrases
-from kubectl_ebpfnet.render.text.captured import captured
-from kubectl_ebpfnet.render.text.style import Style, escape
+from kubectl_ebpfnet.render.text.style import Style
 from kubectl_ebpfnet.render.text.view import View
-from kubectl_ebpfnet.render.text.wrap import hanging, wrap
+from kubectl_ebpfnet.render.text.wrap import hanging
+
+VERDICT = 11
+"""Columns of the verdict's word and its gap: the longest is DELIVERED."""
+LABEL = 8
+"""Columns of the word before a paragraph, and its gap."""
 
 
-def opening(path: Path, view: View, *, mtu: bool = False) -> list[str]:
-    """Return the headline, cause and fix, and notes on the resolution of the ends.
+def verdict_lines(path: Path, view: View) -> list[str]:
+    """Return the verdict, from → to; then what decides, and how the ends were resolved."""
+    indent = " " * VERDICT
+    word = path.verdict.value.upper()
+    first, *more = hanging(f"{word:<{VERDICT}}", view.text(phrases.ends_of(path)), view.prose)
+    lines = [first.replace(word, Style(view.color).verdict_word(path.verdict), 1), *more]
+    for text in (*because(path), *phrases.notes(path)):
+        lines += hanging(indent, view.text(text), view.prose)
+    return lines
+
+
+def because(path: Path) -> tuple[str, ...]:
+    """Return what decides, a line each."""
+    if path.because or not path.reason:
+        return path.because
+    return (path.reason.removeprefix(path.verdict.value).lstrip(":, "),)
+
+
+def paragraphs(path: Path, view: View, *, in_full: bool) -> list[str]:
+    """Return the cause, what was seen, and what to do; each word stands only before something.
 
     Args:
         path: the answer.
         view: the terminal.
-        mtu: show the largest packet that fits, also without -v.
+        in_full: also the largest packet that fits.
     """
-    headline = phrases.headline(path)
-    # The word gets its colour after the lines are cut: codes take no columns.
-    word = "\0" * len(path.verdict.value)
-    lines = wrap(escape(headline.before) + word + escape(headline.after), view.width)
-    colored = Style(view.color).verdict(path.verdict)
-    lines = [line.replace(word, colored) for line in lines]
-    for note in phrases.notes(path):
-        lines += wrap(escape(note), view.width)
-    if path.cause and path.cause not in path.reason:
-        lines += hanging("Cause  ", escape(path.cause), view.width)
+    lines: list[str] = []
+    if path.cause and path.cause not in path.reason and path.cause not in because(path):
+        lines += _paragraph("Cause", path.cause, view)
+    for number, text in enumerate(path.seen):
+        lines += _paragraph("" if number else "Seen", text, view)
     if path.fix is not None:
-        lines += hanging("Fix    ", escape(path.fix.text), view.width)
-        if path.fix.command:
-            lines += hanging("       ", escape(path.fix.command), view.width)
-    if path.mtu is not None and (mtu or view.evidence):
-        lines += hanging("MTU    ", escape(phrases.largest(path.mtu)), view.width)
+        lines += _paragraph("Fix", path.fix.text, view)
+        lines += _command(path.fix.command, view) if path.fix.command else []
+    if path.mtu is not None and in_full:
+        lines += _paragraph("MTU", phrases.largest(path.mtu), view)
     return lines
+
+
+def _paragraph(label: str, text: str, view: View) -> list[str]:
+    return hanging(f"{label:<{LABEL}}", view.text(text), view.prose)
+
+
+def _command(command: str, view: View) -> list[str]:
+    """Return a command for the reader's shell, with a backslash where a line ends inside."""
+    room = view.width - 2 if view.width else 0
+    *lines, last = hanging(" " * LABEL, view.text(command), room)
+    return [*(f"{line} \\" for line in lines), last]
 
 
 def presumed(path: Path, view: View) -> list[str]:
     """Return what nobody read and was presumed, a line each; [] where more is known."""
     if path.verdict in (Verdict.DELIVERED, Verdict.DROPPED) or not path.presumed:
         return []
-    lines = ["NOT READ, and presumed to be as usual"]
+    lines = ["Not read, and presumed to be as usual:"]
     for what in path.presumed:
-        lines += hanging("  ", escape(what), view.width)
+        lines += hanging("  ", view.text(what), view.prose)
     return lines
 
 
-def closing(bundle: Bundle, view: View) -> list[str]:
-    """Return when a capture was recorded, and its note, e.g. that it is a replay; [] without."""
-    texts = captured(bundle)
-    if not texts:
+def closing(bundle: Bundle, view: View, *, in_full: bool) -> list[str]:
+    """Return a line about a capture: its date, and the beginning of its note; [] for a live run.
+
+    Args:
+        bundle: the records.
+        view: the terminal.
+        in_full: the whole note.
+    """
+    at = f"Recorded {bundle.recorded}; ages are as of then" if bundle.recorded else ""
+    text = view.text(": ".join(part for part in (at, bundle.note) if part))
+    if not text:
         return []
-    return ["CAPTURE", *(line for text in texts for line in wrap(escape(text), view.width))]
+    if in_full or not view.width:
+        return hanging("", text, view.prose)
+    dots = view.text("…")
+    return [text if len(text) <= view.prose else text[: view.prose - len(dots)].rstrip() + dots]

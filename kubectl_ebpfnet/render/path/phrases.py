@@ -56,6 +56,13 @@ def headline(path: Path) -> Headline:
     return Headline(before, path.verdict, f" {reason}" if goes_on else f": {reason}")
 
 
+def ends_of(path: Path) -> str:
+    """Return `pod/client → svc/web 10.96.0.7:80/TCP`."""
+    source = path.source
+    title = source.title if source.name or source.address else source.text
+    return f"{title} → {_destination(path)}"
+
+
 def _source(target: Target) -> str:
     title = target.title if target.name or target.address else target.text
     if target.address is None or title == str(target.address):
@@ -105,6 +112,19 @@ def does(hop: Hop) -> str:
     if hop.reason:
         text = f"{text}: {hop.reason}" if text else hop.reason
     return f"{text}; dropped here" if hop.drops else text
+
+
+def in_short(hop: Hop) -> str:
+    """Return what a hop does, for a line beside its mark; of an unknown hop also why."""
+    text = hop.short or hop.summary
+    if not hop.reason:
+        return text
+    return f"{text}: {hop.reason}" if text else hop.reason
+
+
+def tuple_of(value: Packet) -> str:
+    """Return the packet's ends without its protocol; encapsulated, those of the outer packet."""
+    return f"outer {ends(value.outer)}" if value.outer is not None else ends(value.flow)
 
 
 def place_title(hop: Hop) -> str:

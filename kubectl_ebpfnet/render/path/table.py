@@ -1,169 +1,130 @@
-"""`-o table` and `-o wide`: the headline, the hops, the tracked flows, the findings.
+"""`-o table` and `-o wide`: the verdict, why and what to do, the way of the packet, its flows.
 
-The look is kubectl's: upper-case headers, no borders. tabulate lays the columns out; this module
-wraps the cells, since it knows which columns may shrink.
+docs/reading-an-answer.md describes it for the reader, docs/architecture.md says why it is so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from tabulate import tabulate
-
 from kubectl_ebpfnet.model.evidence import Bundle
-from kubectl_ebpfnet.model.path import Hop, Path
+from kubectl_ebpfnet.model.path import Packet, Path, Return, Severity, WayBack
 from kubectl_ebpfnet.render.path import phrases
 from kubectl_ebpfnet.render.path.entries import entries
-from kubectl_ebpfnet.render.path.headline import closing, opening, presumed
-from kubectl_ebpfnet.render.path.tracked import tracking_lines
-from kubectl_ebpfnet.render.text import findings
-from kubectl_ebpfnet.render.text.evidence import proof, under_rows
-from kubectl_ebpfnet.render.text.style import escape
+from kubectl_ebpfnet.render.path.headline import (
+    LABEL,
+    closing,
+    paragraphs,
+    presumed,
+    verdict_lines,
+)
+from kubectl_ebpfnet.render.path.proofs import Proofs
+from kubectl_ebpfnet.render.path.tracked import flow_lines, table_lines
+from kubectl_ebpfnet.render.path.way import LEGEND, Line, Way
+from kubectl_ebpfnet.render.text.style import Style
 from kubectl_ebpfnet.render.text.view import View
-from kubectl_ebpfnet.render.text.wrap import hanging, wrap
+from kubectl_ebpfnet.render.text.wrap import hanging
 
-_HEADERS = ("#", "WHERE", "WHAT", "DOES", "STATE")
-_WIDE_HEADERS = ("NODE", "PACKET", "EVIDENCE")
-_DOES = _HEADERS.index("DOES")
-_GAP = 2
 _FLOWS_OF_A_NODE = 2
 """A client that connects often has many flows that differ in their port alone."""
-_LEAST_DOES = 26
-"""Columns that DOES needs for a table to be readable; with fewer each hop is a paragraph."""
+_BACK = {Return.RETURNS: "comes back", Return.LOST: "lost", Return.UNKNOWN: "not known"}
 
 
 def table(path: Path, bundle: Bundle, view: View) -> str:
-    """Return the answer as the default table.
+    """Return the answer as a person reads it.
 
     Args:
         path: the answer.
         bundle: evidence is quoted from it.
         view: the terminal.
     """
-    answer = path.answer
-    in_full = answer is not None and not phrases.is_as_usual(answer)
-    back = _hops(answer.hops, bundle, view) if answer is not None and in_full else []
-    hops = _hops(path.hops, bundle, view)
-    return _document(path, bundle, view, hops, back, _FLOWS_OF_A_NODE)
+    proofs = Proofs(bundle, view)
+    way = Way(view, proofs, wide=False)
+    usual = path.answer is not None and phrases.is_as_usual(path.answer)
+    last = _way_back_line(path.answer) if path.answer is not None and usual else None
+    sections = [
+        verdict_lines(path, view),
+        paragraphs(path, view, in_full=view.evidence),
+        _findings(path, view, proofs),
+        entries(path, view),
+        way.lines(path.hops, last, _sent(path)) if path.hops else [],
+        [] if usual else _way_back(path, view, way),
+        flow_lines(path, view, _FLOWS_OF_A_NODE),
+        presumed(path, view) if view.evidence else [],
+        _legend(path, bundle, view, in_full=view.evidence),
+    ]
+    return _joined(sections)
 
 
 def wide(path: Path, bundle: Bundle, view: View) -> str:
-    """Return the table with node, packet and record numbers of each hop, never wrapped.
+    """Return the same with the number, device and records of each hop, full sentences, the way
+    back in full and every table's entries.
 
     Args:
         path: the answer.
         bundle: evidence is quoted from it.
-        view: the terminal, but for its width.
+        view: the terminal.
     """
-    unwrapped = View(0, view.color, view.evidence)
-    hops = _wide_hops(path.hops, bundle, unwrapped)
-    back = _wide_hops(path.answer.hops, bundle, unwrapped) if path.answer is not None else []
-    return _document(path, bundle, unwrapped, hops, back, in_full=True)
-
-
-def _wide_hops(hops: Sequence[Hop], bundle: Bundle, view: View) -> list[str]:
-    rows = [(*_row(hop), *_wide_cells(hop)) for hop in hops]
-    return _laid_out(hops, bundle, view, (*_HEADERS, *_WIDE_HEADERS), rows)
-
-
-def columns(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a table; a cell with newlines makes its row higher."""
-    # The headers are a row: as headers, tabulate would make every column two wider.
-    text = tabulate([headers, *rows], tablefmt="plain", disable_numparse=True)
-    return [line.rstrip() for line in text.split("\n")]
-
-
-def _document(
-    path: Path,
-    bundle: Bundle,
-    view: View,
-    hops: list[str],
-    back: list[str],
-    flows_of_a_node: int | None = None,
-    *,
-    in_full: bool = False,
-) -> str:
+    proofs = Proofs(bundle, view)
+    way = Way(view, proofs, wide=True)
     sections = [
-        opening(path, view, mtu=in_full),
+        verdict_lines(path, view),
+        paragraphs(path, view, in_full=True),
+        _findings(path, view, proofs, in_full=True),
         entries(path, view),
-        hops,
-        _way_back(path, view, back),
-        tracking_lines(path, view, columns, flows_of_a_node),
-        findings.lines(path.findings, bundle, view),
-        presumed(path, view) if in_full or view.evidence else [],
-        closing(bundle, view),
+        way.lines(path.hops, None, _sent(path)) if path.hops else [],
+        _way_back(path, view, way),
+        table_lines(path, view),
+        presumed(path, view),
+        _legend(path, bundle, view, in_full=True),
     ]
+    return _joined(sections)
+
+
+def _joined(sections: list[list[str]]) -> str:
     return "\n\n".join("\n".join(section) for section in sections if section) + "\n"
 
 
-def _way_back(path: Path, view: View, hops: list[str]) -> list[str]:
-    """Return what becomes of the answer: a line, and its hops where they are told."""
+def _sent(path: Path) -> Packet:
+    """Return the packet as it was sent: to the address that was asked for, which the first hop may
+    translate."""
+    flow, there = path.hops[0].packet.flow, path.destination
+    if there.address is None or there.address.version != flow.destination.version:
+        return Packet(flow)
+    return Packet(flow.with_destination(there.address, there.port or flow.destination_port))
+
+
+def _way_back_line(answer: WayBack) -> Line:
+    return Line("~", "way back", answer.way or answer.reason)
+
+
+def _way_back(path: Path, view: View, way: Way) -> list[str]:
+    """Return what becomes of the answer, and its hops."""
     if path.answer is None:
         return []
-    label = f"WAY BACK ({path.answer.state.value})  "
-    text = phrases.way_back(path.answer) if hops or not path.answer.way else path.answer.way
-    return [*hanging(label, escape(text), view.width), *hops]
+    text = phrases.way_back(path.answer)
+    state = _BACK[path.answer.state]
+    head = view.text(f"Way back, {state}{': ' if text else ''}{text}")
+    return [*hanging("", head, view.prose), *way.lines(path.answer.hops)]
 
 
-def _row(hop: Hop) -> tuple[str, ...]:
-    does = escape(phrases.does(hop))
-    return str(hop.number), escape(hop.where), hop.kind.value, does, hop.state.value
-
-
-def _wide_cells(hop: Hop) -> tuple[str, ...]:
-    records = dict.fromkeys(str(item.record) for item in hop.evidence)
-    return escape(hop.node), escape(phrases.packet(hop.packet)), ",".join(records)
-
-
-def _hops(hops: Sequence[Hop], bundle: Bundle, view: View) -> list[str]:
-    if not hops:
-        return []
-    rows: list[tuple[str, ...]] = [_row(hop) for hop in hops]
-    if view.width:
-        widths = _widths(rows, view.width)
-        if widths[_DOES] < _LEAST_DOES:
-            return _paragraphs(hops, bundle, view)
-        rows = [
-            tuple("\n".join(wrap(cell, w)) for cell, w in zip(row, widths, strict=True))
-            for row in rows
-        ]
-    return _laid_out(hops, bundle, view, _HEADERS, rows)
-
-
-def _widths(rows: Sequence[Sequence[str]], width: int) -> list[int]:
-    """Return the width of each column: WHERE and WHAT shrink a little, DOES takes the rest."""
-    natural = [
-        max(len(header), *(len(row[i]) for row in rows)) for i, header in enumerate(_HEADERS)
-    ]
-    if sum(natural) + _GAP * (len(natural) - 1) > width:
-        natural[1] = min(natural[1], max(width // 5, 8))
-        natural[2] = min(natural[2], max(width // 8, 9))
-    others = sum(natural) - natural[_DOES] + _GAP * (len(natural) - 1)
-    natural[_DOES] = min(natural[_DOES], width - others)
-    return natural
-
-
-def _laid_out(
-    hops: Sequence[Hop],
-    bundle: Bundle,
-    view: View,
-    headers: Sequence[str],
-    rows: Sequence[Sequence[str]],
-) -> list[str]:
-    if not rows:
-        return []
-    lines = columns(headers, rows)
-    if not view.evidence:
-        return lines
-    return under_rows(lines, rows, (hop.evidence for hop in hops), bundle)
-
-
-def _paragraphs(hops: Sequence[Hop], bundle: Bundle, view: View) -> list[str]:
-    lines = []
-    for hop in hops:
-        title = f"{escape(hop.where)}, {hop.kind} ({hop.state})"
-        lines += hanging(f"{hop.number}  ", title, view.width)
-        lines += hanging("   ", escape(phrases.does(hop)), view.width)
+def _findings(path: Path, view: View, proofs: Proofs, *, in_full: bool = False) -> list[str]:
+    """Return the findings, but that which the verdict is: cause and fix say the same."""
+    lines: list[str] = []
+    for finding in path.findings:
+        if finding.decides and not (in_full or view.evidence):
+            continue
+        word = Style(view.color).severity(finding.severity)
+        label = word + " " * (LABEL - len(finding.severity.value))
+        lines += hanging(label, view.text(finding.title), view.prose, LABEL)
+        if finding.detail and (finding.severity is not Severity.INFO or in_full or view.evidence):
+            lines += hanging(" " * LABEL, view.text(finding.detail), view.prose)
         if view.evidence:
-            lines += proof(hop.evidence, bundle, "    ")
+            lines += proofs.lines(finding.evidence, " " * LABEL)
     return lines
+
+
+def _legend(path: Path, bundle: Bundle, view: View, *, in_full: bool) -> list[str]:
+    legend: list[str] = []
+    for words in map(view.text, LEGEND if path.hops else ()):
+        fits = legend and (not view.width or len(legend[-1]) + 2 + len(words) <= view.width)
+        legend[-1:] = [f"{legend[-1]}  {words}"] if fits else [*legend[-1:], words]
+    return [*legend, *closing(bundle, view, in_full=in_full)]

@@ -24,6 +24,7 @@ _VERDICTS = {
     "delivered": _GREEN, "reachable": _GREEN, "leaves": _GREEN, "dropped": _RED, "unknown": _YELLOW,
 }  # fmt: skip
 _SEVERITIES = {"error": _RED, "warning": _YELLOW, "info": _CYAN}
+_MARKS = {"✓": _GREEN, "?": _YELLOW, "✗": _RED}
 _JUDGEMENTS = {"as-asked": _GREEN, "contradicted": _RED, "unknown": _YELLOW}
 
 # Default_Ignorable_Code_Point (Unicode DerivedCoreProperties.txt) outside the categories that
@@ -70,6 +71,14 @@ class Style:
     def verdict(self, verdict: Verdict) -> str:
         """Return the verdict's word."""
         return self._painted(verdict.value, _VERDICTS[verdict])
+
+    def verdict_word(self, verdict: Verdict) -> str:
+        """Return the verdict's word, upper case."""
+        return self._painted(verdict.value.upper(), _VERDICTS[verdict])
+
+    def mark(self, mark: str, shown: str) -> str:
+        """Return the mark of a hop as it is shown, in its colour."""
+        return self._painted(shown, _MARKS[mark]) if mark in _MARKS else shown
 
     def severity(self, severity: Severity) -> str:
         """Return the severity's word, upper case."""

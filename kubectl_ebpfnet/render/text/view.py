@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from kubectl_ebpfnet.model.dataclass import dataclass
+from kubectl_ebpfnet.render.text.style import escape
+
+PROSE = 120
+"""Columns beyond which no sentence goes: longer lines are hard to read."""
+_IN_ASCII = str.maketrans(
+    {"→": "->", "↔": "<->", "✓": "+", "✗": "x", "…": "...", "“": '"', "”": '"', "×": "x"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,8 +20,22 @@ class View:
         width: columns to keep within; 0 for no wrapping: one line a hop, stable for grep.
         color: colour verdicts and severities.
         evidence: show each hop's evidence: the command, where it ran and the lines.
+        ascii: the terminal shows ASCII alone.
     """
 
     width: int = 0
     color: bool = False
     evidence: bool = False
+    ascii: bool = False
+
+    @property
+    def prose(self) -> int:
+        """Columns for sentences; 0 for no wrapping."""
+        return min(self.width, PROSE)
+
+    def text(self, raw: str) -> str:
+        """Return text that the terminal shows and does not obey (`escape`)."""
+        shown = escape(raw)
+        if not self.ascii or shown.isascii():
+            return shown
+        return shown.translate(_IN_ASCII).encode("ascii", "backslashreplace").decode()

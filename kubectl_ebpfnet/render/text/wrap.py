@@ -5,6 +5,9 @@ from __future__ import annotations
 _SEAMS = "/.-:,_=@"
 """Characters after which a name that is longer than a line may be wrapped."""
 
+_LEAST, _STEP = 16, 4
+"""Columns that text needs beside its label; the indent of text that stands below it."""
+
 
 def wrap(text: str, width: int) -> list[str]:
     """Wrap text into lines of at most `width` columns.
@@ -53,5 +56,8 @@ def hanging(label: str, text: str, width: int, indent: int = 0) -> list[str]:
         indent: columns that the label takes; its length when 0.
     """
     indent = indent or len(label)
-    lines = wrap(text, max(width - indent, 16) if width else 0)
+    if width and width - indent < _LEAST:
+        below = wrap(text, max(width - _STEP, _LEAST))
+        return [label.rstrip(), *(" " * _STEP + line for line in below)]
+    lines = wrap(text, width - indent if width else 0)
     return [label + lines[0], *(" " * indent + line for line in lines[1:])]

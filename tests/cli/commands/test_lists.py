@@ -151,4 +151,4 @@ def test_when_a_capture_was_made(tmp_path):
     write_bundle(tmp_path / "x.zip", made.records)
     for command in (("flows", "pod/client"), ("path", "client", "1.1.1.1"), ("doctor",)):
         text = run(*command, "--from", str(tmp_path / "x.zip")).stdout
-        assert "recorded 2026-07-20T10:11:12Z" in text
+        assert "recorded 2026-07-20T10:11:12Z" in text.replace("Recorded", "recorded")

@@ -23,6 +23,7 @@ from kubectl_ebpfnet.model.path import (
     Entry,
     Evidence,
     Finding,
+    Fix,
     Hop,
     HopKind,
     HopPlace,
@@ -204,7 +205,11 @@ def dropped() -> Path:
         verdict=Verdict.DROPPED,
         reason="dropped at hop 2: egress policy of endpoint 1174 denies identity 52011",
         hops=hops,
-        findings=(Finding(Severity.ERROR, "policy denies the flow", "Allow it."),),
+        because=("at kind-worker, by the egress policy of pod/client",),
+        seen=("3 drops “Policy denied” (hubble, kind-worker), the newest 8s before it was asked",),
+        cause="CiliumNetworkPolicy shop/client selects it, and no rule allows 8080/TCP",
+        fix=Fix("Allow it.", "kubectl edit ciliumnetworkpolicy -n shop client"),
+        findings=(Finding(Severity.ERROR, "policy denies the flow", "Allow it.", decides=True),),
         flows=(
             TrackedFlow(
                 "kind-worker",
@@ -242,10 +247,12 @@ def outside() -> Path:
         findings=(Finding(Severity.ERROR, "kind-worker drops what others let through", ""),),
         cause="externalTrafficPolicy Local, and no endpoint on kind-worker",
         drop=Drop("derived", 2, "kind-worker", "svc shop/web has no backend there"),
+        because=("at kind-worker: svc shop/web has no backend there",),
     )
     through = replace(
         lost, verdict=Verdict.REACHABLE, reason="the tables let it through to pod shop/web",
         hops=(enters,), findings=(), cause="", drop=None,
+        because=("the tables let it through to pod shop/web",),
     )  # fmt: skip
     entrance = Entrance(
         "each node that a load-balancer may use", "kind-worker",
@@ -256,6 +263,7 @@ def outside() -> Path:
         lost, verdict=Verdict.UNKNOWN, drop=None, outside=entrance,
         reason="it depends on the node that it enters by: dropped by kind-worker (svc shop/web has "
         "no backend there), reachable by kind-worker2; 3 more nodes were not asked",
+        because=("it depends on the node that it enters by", "3 more nodes were not asked"),
     )  # fmt: skip
 
 

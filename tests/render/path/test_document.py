@@ -54,6 +54,7 @@ HOPS = [
         "summary": Text,
         "state": set(model.State),
         "reason?": Text,
+        "short?": Text,
         "drops": Truth,
         "packet": {**FLOW, "outer?": FLOW, "vni?": Number, "mark?": Number},
         "evidence": EVIDENCE,
@@ -77,7 +78,13 @@ SHAPE: dict[str, Any] = {
     "reason": Text,
     "hops": HOPS,
     "findings": [
-        {"severity": set(model.Severity), "title": Text, "detail": Text, "evidence": EVIDENCE}
+        {
+            "severity": set(model.Severity),
+            "title": Text,
+            "detail": Text,
+            "evidence": EVIDENCE,
+            "decides": Truth,
+        }
     ],
     "flows": [
         {
@@ -98,6 +105,8 @@ SHAPE: dict[str, Any] = {
             "outcome": set(model.Outcome),
         }
     ],
+    "because": [Text],
+    "seen": [Text],
     "cause": Text,
     "fix": ({"text": Text, "command": Text}, NULL),
     "contradictions": [{"text": Text, "evidence": EVIDENCE}],
@@ -109,6 +118,7 @@ SHAPE: dict[str, Any] = {
             "by": Text,
             "object": Text,
             "direction": set(model.Direction),
+            "short": Text,
         },
         NULL,
     ),
@@ -157,8 +167,8 @@ OUTSIDE["entries"] = [
         **{
             key: SHAPE[key]
             for key in (
-                "verdict", "reason", "cause", "fix", "contradictions", "drop", "attempt", "answer",
-                "mtu", "presumed",
+                "verdict", "reason", "because", "seen", "cause", "fix", "contradictions", "drop",
+                "attempt", "answer", "mtu", "presumed",
             )
         },
     }

@@ -129,8 +129,8 @@ def test_a_table_shows_the_newest_flows_of_a_node_and_wide_shows_all():
     path = replace(path, flows=path.flows * 5)
     for view in (View(80), View(140), View()):
         text = render(path, sample.bundle(), "table", view)
-        assert text.count("SeenNonSyn") == 2
-        assert "kind-worker: 3 more: -o wide shows them\n" in text
+        assert text.count("kind-worker: 10.244.1.160:36768 → 1.1.1.1:80, leaves") == 2
+        assert "kind-worker: 3 more (-o wide)\n" in text
     assert render(path, sample.bundle(), "wide", View()).count("SeenNonSyn") == 5
 
 
@@ -139,4 +139,4 @@ def test_the_only_node_that_a_client_enters_by_is_not_said_twice() -> None:
     assert path.outside is not None
     one = Entrance("as --via says", path.outside.shown, path.outside.entries[:1])
     alone = entries(replace(path, outside=one), View(width=80))
-    assert alone == [f"ENTERS BY  {one.entries[0].node}: as --via says"]
+    assert alone == [f"Enters  {one.entries[0].node}: as --via says"]

@@ -150,7 +150,7 @@ def _inside(
             *here.in_cilium(HopKind.ROUTE, device),
             f"{destination} is endpoint {endpoint.id}: BPF host routing hands it to its ingress "
             "program",
-            State.DERIVED, here.packet,
+            State.DERIVED, here.packet, short="a pod of this node (BPF host routing)",
         )  # fmt: skip
         return here.to(Stage.ENDPOINT, device=endpoint.interface, skips_netfilter=True)
     return entered
@@ -216,6 +216,7 @@ def _out_of_tunnel(walk: PathBuilder, here: PacketState, node: NodeView) -> Pack
         State.DERIVED,
         packet,
         device_evidence(node, link) if link is not None else (),
+        short=f"out of {name}",
     )
     inside = here.to(Stage.ENDPOINT, packet=packet, identity=identity, skips_netfilter=True)
     device_losses(walk, node, name, "rx")

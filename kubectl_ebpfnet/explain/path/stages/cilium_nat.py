@@ -105,7 +105,8 @@ def _as_seen(walk: PathBuilder, here: PacketState, node: NodeView, entry: NatEnt
         else f"Cilium masquerades the source to {end}, as its NAT map shows"
     )
     where = (HopPlace.CILIUM, here.device, here.node, HopKind.NAT)
-    walk.hop(*where, text, State.OBSERVED, packet, proof)
+    short = "by Cilium: the source stays" if same else "by Cilium"
+    walk.hop(*where, text, State.OBSERVED, packet, proof, short=short)
     _check_address(walk, here, node, entry.address, proof)
     return here.to(here.stage, packet=packet)
 
@@ -136,7 +137,7 @@ def _masqueraded(walk: PathBuilder, here: PacketState, node: NodeView) -> Packet
     walk.hop(
         *where,
         f"Cilium masquerades the source to {addresses[0]}, the address of {here.device}{how}",
-        State.DERIVED, packet, evidence,
+        State.DERIVED, packet, evidence, short=f"by Cilium, to the address of {here.device}",
     )  # fmt: skip
     _not_in_nat_map(walk, here, node)
     return here.to(here.stage, packet=packet)

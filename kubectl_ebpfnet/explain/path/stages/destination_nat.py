@@ -129,6 +129,7 @@ def _translated(
         + proof,
         reason="" if sure else nat.doubt or "another rule may send it elsewhere",
         decides=Decides.WAY,
+        short=_in_short(nat, service, target),
     )
     if sure and service is not None and len(targets) > 1 and walk.choice is None:
         others = tuple(_backend(end, flow) for end in targets if end != target)
@@ -173,6 +174,15 @@ def _summary(
         by = end.rule.title
     named = f" ({'; '.join(words)})" if words else ""
     return f"{what} → {endpoint_text(*target)} by {by}{named}"
+
+
+def _in_short(nat: NatOutcome, service: ServiceAddress | None, target: End) -> str:
+    """Return whose rules translate: `svc shop/web, by kube-proxy's rules`."""
+    end = next(end for _, end in nat.ends if _target(end) == target)
+    by = "by kube-proxy's rules"
+    if end.rule is not None and not any(_chosen_in(rule) for rule in end.way):
+        by = f"by {end.rule.title}"
+    return f"{service.owner_title}, {by}" if service is not None else by
 
 
 def _how_chosen(number: int, service: ServiceAddress | None, is_seen: bool) -> str:

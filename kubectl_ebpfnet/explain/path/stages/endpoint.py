@@ -21,7 +21,7 @@ from kubectl_ebpfnet.explain.path.stages.pod import pair_kind
 from kubectl_ebpfnet.explain.path.stages.policy_hop import policy_hop
 from kubectl_ebpfnet.explain.path.stages.sctp import is_tracked
 from kubectl_ebpfnet.explain.path.stages.tail_calls import no_policy_program
-from kubectl_ebpfnet.explain.path.stages.veth import CAME_BACK, ct_text
+from kubectl_ebpfnet.explain.path.stages.veth import CAME_BACK, ct_short, ct_text
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
 from kubectl_ebpfnet.explain.programs.at_cgroups import INGRESS
 from kubectl_ebpfnet.explain.views.node import NodeView
@@ -56,6 +56,7 @@ def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
             State.OBSERVED,
             here.packet,
             tracked.evidence[:1],
+            short=f"{ct_short(entry)}{CAME_BACK[tracked.outcome]}",
         )
     redirect = proxy.redirect_at(walk, here.node, "ingress")
     taken = here if redirect is None else proxy.take(walk, here, node, redirect)
@@ -87,6 +88,7 @@ def _answered(
         HopPlace.POD, name, here.node, HopKind.DELIVERY, f"pod {name} receives the answer of {end}",
         State.OBSERVED if walk.answered_now() else State.DERIVED, here.packet,
         walk.attempt.evidence[:1] if walk.answered_now() and walk.attempt is not None else (),
+        short="the answer arrives",
     )  # fmt: skip
     walk.arrived(Destination.POD, f"to pod {name}")
     return None
@@ -157,6 +159,7 @@ def _into_pod(walk: PathBuilder, here: PacketState) -> None:
         State.OBSERVED if replied else State.DERIVED,
         here.packet,
         walk.tracked.evidence[:1] if replied and walk.tracked is not None else (),
+        short="it arrives, and was answered" if replied else "it arrives",
     )
     if pod is not None and not pod.ready:
         why = f": {pod.reason}" if pod.reason else ""

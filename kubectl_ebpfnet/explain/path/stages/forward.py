@@ -80,6 +80,7 @@ def _local(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState:
         State.DERIVED,
         here.packet,
         _local_evidence(node, endpoint, here.packet.flow.destination),
+        short="a pod of this node, past the node's stack",
     )
     return here.to(Stage.ENDPOINT, device=endpoint.interface, skips_netfilter=True)
 
@@ -127,6 +128,7 @@ def _into_tunnel(
         State.DERIVED,
         here.packet,
         ipcache_evidence(node, entry),
+        short=f"ipcache: behind {address_text(walk.cluster, entry.tunnel_endpoint)}",
     )
     return here.to(Stage.TUNNEL, device=str(entry.tunnel_endpoint))
 
@@ -165,7 +167,8 @@ def _by_fib(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState
         return None
     note = " (fib_lookup in BPF host routing: past the node's netfilter)"
     proof = node.host_routing.evidence
-    route_hop(walk, here, node, decision, (HopPlace.CILIUM, here.node), note, proof=proof)
+    place = (HopPlace.CILIUM, here.node)
+    route_hop(walk, here, node, decision, place, note, proof=proof, by_bpf=True)
     if decision.local:
         return here.to(Stage.NODE_LOCAL)
     return here.to(

@@ -159,6 +159,7 @@ def passes(
             State.DERIVED,
             here.packet,
             last.proof(last.outcome.end),
+            short=f"{chain}: accepted by {last.named(last.outcome.end)}",
         )
     if walk.forth is None and here.packet.outer is None:
         sure = not bypass(walk, here)
@@ -176,6 +177,7 @@ def _not_read(walk: PathBuilder, here: PacketState, chain: str, rules: HookTable
         walk.hop(
             *here.on_node(HopKind.RULE), f"netfilter {chain}: passed, nf_conntrack has the flow",
             State.OBSERVED, here.packet, attempt.flow.evidence[-1:],
+            short=f"{chain}: passed, nf_conntrack has the flow",
         )  # fmt: skip
         return
     walk.hop(

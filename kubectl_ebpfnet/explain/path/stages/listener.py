@@ -118,13 +118,15 @@ def _unread(walk: PathBuilder, end: PacketEnd, answer: Answer[Listener]) -> None
     """Presume a listener where the sockets were not read."""
     bundle = walk.cluster.bundle
     refused = any(not each.ran for place in end.netns.places for each in bundle.at(place))
-    why = answer.missing
+    why, live = answer.missing, bundle.source == LIVE
     if answer.record is None and not refused:
-        why = "they were not asked for" if bundle.source == LIVE else "the capture lacks them"
+        why = "they were not asked for" if live else "the capture lacks them"
+    helps = "`--node-access pod` reads them"
+    if not live:
+        helps = "one that is made with `--node-access pod` has them"
     walk.presumed.add(f"the sockets of {end.owner}", Look.FIRST)
     walk.unread_listener = (
-        f"a listener there is presumed: the sockets of {end.owner} were not read ({why}; "
-        "`--node-access pod` reads them)"
+        f"a listener there is presumed: the sockets of {end.owner} were not read ({why}; {helps})"
     )
 
 

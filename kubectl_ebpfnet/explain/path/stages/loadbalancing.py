@@ -80,7 +80,8 @@ def rewrite(
     other = None if chosen.target in named else cluster_of(node, chosen.target[0])
     text = f"{service.title} → {endpoint_text(*chosen.target)} {how}"
     text += _how_chosen(service, chosen.target, chosen.state, other)
-    _translated(walk, packet, service, where, text, chosen.state, chosen.evidence)
+    short = f"{service.owner_title} {how}"
+    _translated(walk, packet, service, where, text, chosen.state, chosen.evidence, short)
     _weigh(walk, packet, service, where[2], is_elsewhere=other is not None)
     if walk.choice is None and len(service.usable) > 1:
         others = tuple(b for b in service.usable if kinds.place(b) != chosen.target)
@@ -168,6 +169,7 @@ def _translated(
     text: str,
     state: State,
     evidence: tuple[Evidence, ...],
+    short: str,
 ) -> None:
     """Add the hop; it is not known where a backend's state is not understood."""
     unclear = kinds.not_understood(service.usable)
@@ -176,9 +178,10 @@ def _translated(
         walk.hop(
             *where, text, State.UNKNOWN, packet, evidence, decides=Decides.WAY,
             reason=f"whether a backend in this state takes connections is not known: {states}",
+            short=short,
         )  # fmt: skip
         return
-    walk.hop(*where, text, state, packet, evidence)
+    walk.hop(*where, text, state, packet, evidence, short=short)
 
 
 def _unread(walk: PathBuilder, packet: Packet, service: ServiceAddress, where: Where) -> None:

@@ -52,7 +52,8 @@ def resolve(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
     if other is not None:
         return _weigh(walk, here, neighbour, other, summary, evidence)
     walk.hop(
-        *here.on_node(HopKind.NEIGHBOUR), summary, State.OBSERVED, here.packet, evidence
+        *here.on_node(HopKind.NEIGHBOUR), summary, State.OBSERVED, here.packet, evidence,
+        short=f"{target} at {neighbour.mac}, {state}",
     )  # fmt: skip
     return True
 

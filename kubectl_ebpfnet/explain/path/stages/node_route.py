@@ -114,6 +114,8 @@ def route_hop(
     note: str = "",
     before: str = "",
     proof: tuple[Evidence, ...] = (),
+    *,
+    by_bpf: bool = False,
 ) -> None:
     """Add the hop of a route that was found.
 
@@ -125,6 +127,7 @@ def route_hop(
         place: who looks the route up, and where.
         note, before: words after and before the route.
         proof: further evidence.
+        by_bpf: BPF looked it up, past the node's netfilter.
     """
     assert decision.route is not None
     flow = here.packet.outer or here.packet.flow
@@ -145,6 +148,7 @@ def route_hop(
         reason=reason,
         decides=Decides.WAY,
         fix=fix_of(here, reason, flow.destination) if reason else None,
+        short=f"{before}{routing.describe_taken(decision)} (BPF host routing)" if by_bpf else "",
     )
 
 

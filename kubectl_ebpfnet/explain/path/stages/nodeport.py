@@ -209,7 +209,7 @@ def _with_source(
         end = endpoint_text(seen.fact.address, seen.fact.port)
         walk.hop(
             *where, f"the source becomes {end}, as Cilium's NAT map shows", State.OBSERVED, packet,
-            seen.evidence,
+            seen.evidence, short="by Cilium",
         )  # fmt: skip
         return here.to(here.stage, packet=packet)
     if mode == "dsr":
@@ -233,7 +233,7 @@ def _with_source(
     packet = replace(here.packet, flow=flow.with_source(new, None))
     walk.hop(
         *where, f"SNAT: the source becomes {new}, since the backend is on another node",
-        State.DERIVED, packet, evidence,
+        State.DERIVED, packet, evidence, short="by Cilium: the backend is on another node",
     )  # fmt: skip
     return here.to(here.stage, packet=packet)
 

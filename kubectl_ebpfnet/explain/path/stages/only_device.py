@@ -73,7 +73,9 @@ def by_only_device(
             State.DERIVED, here.packet, refusing + node.host_routing.evidence,
         )  # fmt: skip
         return here.to(Stage.DEVICE, device=device, skips_netfilter=True, next_hop=None)
-    route_hop(walk, here, node, decision, place, note, proof=node.host_routing.evidence)
+    route_hop(
+        walk, here, node, decision, place, note, proof=node.host_routing.evidence, by_bpf=not named
+    )
     next_hop = decision.route.gateway
     return here.to(
         Stage.DEVICE, device=device, skips_netfilter=True, next_hop=next_hop, route=decision.route

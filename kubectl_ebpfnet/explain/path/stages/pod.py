@@ -120,8 +120,9 @@ def _neighbour(
         )
         return False, neighbour
     walk.hop(
-        *where, f"{target} is at {neighbour.mac} on {device}", State.OBSERVED, here.packet, evidence
-    )
+        *where, f"{target} is at {neighbour.mac} on {device}", State.OBSERVED, here.packet,
+        evidence, short=f"{target} at {neighbour.mac}",
+    )  # fmt: skip
     return True, neighbour
 
 
@@ -170,13 +171,15 @@ def _link(
             here.packet,
             evidence,
             reason=f"its host side is not known: {why}",
+            short=device,
         )
         said = _by_policies(walk, here)
         walk.unknown(f"the host side of {walk.source_pod}'s {device} is not known: {why}{said}")
         return None
     mtu = f", MTU {inner.mtu}" if inner is not None and inner.mtu else ""
     text = f"{pair_kind(node, outer)} {device} ↔ {outer.name} ({how}){mtu}"
-    walk.hop(*where, text, State.DERIVED, here.packet, evidence)
+    short = f"{pair_kind(node, outer)} {device} ↔ {outer.name}"
+    walk.hop(*where, text, State.DERIVED, here.packet, evidence, short=short)
     called = f"{outer.name}, the host side of pod {walk.source_pod},"
     if not takes_packets(walk, here, node, outer.name, called):
         return None

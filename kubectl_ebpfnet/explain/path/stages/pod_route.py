@@ -84,6 +84,9 @@ def route_in_pod(walk: PathBuilder, here: PacketState, netns: PodNetns) -> Route
         reason=decision.undecided,
         decides=Decides.WAY,
         fix=_read_routing(walk) if decision.undecided else None,
+        short=describe_taken(decision)
+        + ("" if route.gateway else ", on the link")
+        + (" (rules not read)" if presumed else ""),
     )
     return route
 

@@ -11,7 +11,7 @@ from kubectl_ebpfnet.explain.path.stages.policy_names import REALIZED, Names
 from kubectl_ebpfnet.explain.path.stages.policy_subject import PolicySubject
 from kubectl_ebpfnet.explain.path.state import PathBuilder
 from kubectl_ebpfnet.explain.views import cite
-from kubectl_ebpfnet.explain.views.names import identity_name, identity_text
+from kubectl_ebpfnet.explain.views.names import identity_name, identity_text, peer_name
 from kubectl_ebpfnet.model.kube import AGENT_LABEL
 from kubectl_ebpfnet.model.path import Decides, Evidence, Fix, Severity, State
 from kubectl_ebpfnet.model.proxy import EndpointRule
@@ -39,6 +39,7 @@ def undecided(
             "List the map with numeric identities, and the labels of the identities.",
             subject.node.cilium(f"bpf policy get {subject.endpoint_id} -n"),
         ),
+        short=_asked(walk, subject),
     )
 
 
@@ -69,6 +70,9 @@ def allowed(
         f"{subject.direction} policy of {subject.name} allows it {subject.side} "
         f"{_who(walk, subject)}: {policy.describe(entry)}{named.by}"
     )
+    allowing = {each.policy.abbreviated for each in named.allowing}
+    by = f" by {allowing.pop()}" if len(allowing) == 1 else ""
+    short = f"{_asked(walk, subject)}: allowed{by}"
     contrary = named.disagreement or ("" if behind else named.older)
     evidence += () if contrary else named.evidence
     known = fqdn.allowed_by(subject.node, subject.endpoint_id, subject.packet.flow.destination)
@@ -85,10 +89,11 @@ def allowed(
             reason="the entry wants mutual authentication, and whether the two nodes have it was "
             "not read",
             fix=Fix("List the authentications.", subject.node.cilium("bpf auth list")),
+            short=f"{short}, after mutual authentication",
         )  # fmt: skip
         return
     state = State.OBSERVED if seen else State.DERIVED
-    walk.hop(*where, summary, state, subject.packet, evidence + seen)
+    walk.hop(*where, summary, state, subject.packet, evidence + seen, short=short)
     if entry.proxy_port:
         walk.redirects.append(
             Redirect(
@@ -136,6 +141,7 @@ def audited(
         State.OBSERVED if passed_now(walk, subject.node.name) else State.DERIVED,
         subject.packet,
         evidence,
+        short=f"{_asked(walk, subject)}: denied, but policy audit mode lets it pass",
     )
     walk.finding(
         Severity.WARNING,
@@ -204,7 +210,7 @@ def denied(
     because = f" {named.cause}." if named.by else nameless
     show = subject.node.cilium(f"monitor -t drop --related-to {subject.endpoint_id}")
     on = f"{subject.name} on {subject.node.name}"
-    cause = f"{on}: {named.cause if named.by else rule}"
+    cause = named.cause if named.by else f"{on}: {rule}"
     cause += f"; which policy denies it is not known: {named.unknown}" if named.unknown else ""
     cause += f"; {behind}" if behind and named.by else ""
     looked_up = looked_up_names.why_denied(walk, subject, verdict, named)
@@ -228,7 +234,34 @@ def denied(
         fix=(looked_up.fix if looked_up is not None else None)
         or _fix(walk, subject, verdict, named),
         object=named.object,
+        short=f"{_asked(walk, subject)}: {_denied_by(subject, verdict, named)}",
+        by=f"by the {subject.direction} policy of {_whose(walk, subject)}",
     )
+
+
+def _denied_by(subject: PolicySubject, verdict: policy.PolicyVerdict, named: Names) -> str:
+    if verdict.entry is not None:
+        return f"denied by {named.object}" if named.object else "denied"
+    if named.disagreement or _is_empty(subject):
+        return "no entry of the policy map allows it"
+    return "allowed by no rule"
+
+
+def _whose(walk: PathBuilder, subject: PolicySubject) -> str:
+    """Return `pod/client`, or the node's name for its own policy."""
+    flow = subject.packet.flow
+    own = flow.source if subject.direction == "egress" else flow.destination
+    pod = walk.cluster.pod_with(own)
+    return f"pod/{pod.name}" if pod is not None else f"{subject.name} on {subject.node.name}"
+
+
+def _asked(walk: PathBuilder, subject: PolicySubject) -> str:
+    """Return `egress to world at 80/TCP`."""
+    identity = subject.remote.identity
+    who = str(subject.remote.address)
+    if identity is not None:
+        who = peer_name(walk.cluster, identity)
+    return f"{subject.direction} {subject.side} {who} at {subject.what}"
 
 
 def _enforced(subject: PolicySubject) -> bool | None:

@@ -72,6 +72,7 @@ def _none(
         here.packet,
         attached.evidence + _detached_evidence(attached),
         reason=attached.missing,
+        short=f"none found at {device} ({direction})",
     )
 
 
@@ -94,7 +95,13 @@ def _known(walk: PathBuilder, here: PacketState, device: str, program: ProgramAt
         if program.by_pin
         else "",
         decides=Decides.WAY if program.by_pin and not _ran(walk, here.node) else Decides.NOTHING,
+        short=f"{program.name} at {device} ({_hook(program)})"
+        + (", pinned" if program.by_pin else ""),
     )
+
+
+def _hook(program: ProgramAtHook) -> str:
+    return program.attachment.hook.replace("/", " ") or "bpf_link"
 
 
 def _ran(walk: PathBuilder, node: str) -> bool:
@@ -114,4 +121,5 @@ def _not_reached(walk: PathBuilder, here: PacketState, program: ProgramAtHook, b
         HopPlace.NODE, device, here.node, HopKind.PROGRAM,
         f"{program.title} at {device}, not one of Cilium's: not reached, {before} before it ends "
         "the chain", State.DERIVED, here.packet, program.evidence,
+        short=f"{program.name} at {device} ({_hook(program)}): not reached",
     )  # fmt: skip

@@ -84,7 +84,10 @@ def undo(walk: PathBuilder, here: PacketState, which: Undone) -> PacketState:
         where = (each.hop.place, each.hop.where, each.hop.node, HopKind.NAT)
         if each.hop.node != here.node:
             where = here.in_cilium(HopKind.NAT)
-        walk.hop(*where, _words(flow, new), State.DERIVED, packet, each.hop.evidence)
+        walk.hop(
+            *where, _words(flow, new), State.DERIVED, packet, each.hop.evidence,
+            short="the translation is undone",
+        )  # fmt: skip
         seen = here.netfilter
         here = here.to(
             here.stage, packet=packet, netfilter=replace(seen, flow=new) if seen else None

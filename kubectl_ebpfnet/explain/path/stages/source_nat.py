@@ -87,7 +87,7 @@ def _translated(
             *where,
             f"netfilter rewrites the source to {endpoint_text(seen.source, seen.source_port)} "
             f"{by}, as nf_conntrack shows",
-            State.OBSERVED, packet, evidence + proof,
+            State.OBSERVED, packet, evidence + proof, short=f"netfilter, {by}",
         )  # fmt: skip
         if not walk.answered_now():  # else something routes the address to this node
             check_owner(walk, here, node, seen.source, evidence)
@@ -108,8 +108,9 @@ def _translated(
         return None
     packet = replace(here.packet, flow=flow.with_source(new, None))
     walk.hop(
-        *where, f"netfilter masquerades the source to {new} {by}", State.DERIVED, packet, evidence
-    )
+        *where, f"netfilter masquerades the source to {new} {by}", State.DERIVED, packet, evidence,
+        short=f"netfilter, {by}",
+    )  # fmt: skip
     check_owner(walk, here, node, new, evidence)
     return here.to(here.stage, packet=packet)
 
@@ -203,6 +204,7 @@ def _like_a_flow(walk: PathBuilder, here: PacketState, doubt: str) -> PacketStat
         f"{endpoint_text(seen.source, seen.source_port)}, as nf_conntrack shows{which}",
         State.OBSERVED if sure else State.UNKNOWN, packet, proof,
         reason="" if sure else doubt, decides=Decides.WAY,
+        short=f"netfilter, as nf_conntrack shows{which}",
     )  # fmt: skip
     return here.to(here.stage, packet=packet)
 

@@ -105,6 +105,8 @@ def encapsulate(walk: PathBuilder, here: PacketState) -> PacketState | None:
         State.DERIVED,
         packet,
         evidence,
+        short=f"{xdp.PROGRAM if here.by_xdp else name} ({protocol}) to "
+        f"{address_text(walk.cluster, end)}",
     )
     if here.by_xdp:
         return xdp.send_out(walk, here.to(here.stage, packet=packet), node)

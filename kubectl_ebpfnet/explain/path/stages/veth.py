@@ -169,6 +169,7 @@ def _conntrack(walk: PathBuilder, here: PacketState, packet: Packet) -> None:
         State.OBSERVED,
         packet,
         tracked.evidence[:1],
+        short=f"{ct_short(entry)}{seen}{_lifetime(entry)}",
     )
 
 
@@ -185,6 +186,11 @@ _SIDES = {"OUT": "egress", "IN": "ingress", "SVC": "service"}
 def ct_text(entry: CtEntry) -> str:
     """Return a CT entry's direction and tuple: `CT entry (egress) TCP … → …`."""
     return f"CT entry ({_SIDES.get(entry.direction, entry.direction)}) {entry.flow}"
+
+
+def ct_short(entry: CtEntry) -> str:
+    """Return a CT entry's direction alone: `Cilium, egress`."""
+    return f"Cilium, {_SIDES.get(entry.direction, entry.direction)}"
 
 
 def _lifetime(entry: CtEntry) -> str:

@@ -56,6 +56,7 @@ def _to_node(walk: PathBuilder, here: PacketState, node: str) -> PacketState | N
         reason=reason,
         decides=Decides.DROP,
         fix=_route_to(here, node) if reason else None,
+        short=f"to {node} {how}" + (f", by router {here.next_hop}" if reason else ""),
     )
     walk.visited_nodes.append(node)
     identity, inner = here.identity, here.sealed or here.packet
@@ -93,6 +94,7 @@ def _leave_cluster(walk: PathBuilder, here: PacketState) -> None:
         State.OBSERVED if replied else State.DERIVED,
         here.packet,
         tracked.evidence[:1] if replied and tracked is not None else (),
+        short="replies came back" if replied else "beyond is not known",
     )
     walk.arrived(Destination.OUTSIDE, f"as {source}")
 
@@ -107,6 +109,7 @@ def _to_client(walk: PathBuilder, here: PacketState) -> None:
         f"{endpoint_text(flow.source, flow.source_port)}",
         State.OBSERVED if replied else State.DERIVED, here.packet,
         walk.attempt.evidence[:1] if replied and walk.attempt is not None else (),
+        short="the client sees the answer",
     )  # fmt: skip
     walk.arrived(Destination.OUTSIDE, f"to client {flow.destination}")
 

@@ -1,0 +1,90 @@
+"""Evidence under a hop or a finding, for -v: each record's command once, then its number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from kubectl_ebpfnet.model.evidence import Bundle, Record, matching_lines
+from kubectl_ebpfnet.model.path import Evidence
+from kubectl_ebpfnet.render.text.view import View
+from kubectl_ebpfnet.render.text.wrap import hanging
+
+_LONGEST = 400
+"""Characters of a line that are shown, as in an excerpt (explain/views/cite.py)."""
+_TABS = 8
+
+
+class Proofs:
+    """Prints evidence and remembers whose command was printed.
+
+    Args:
+        bundle: has the records.
+        view: the terminal.
+    """
+
+    def __init__(self, bundle: Bundle, view: View) -> None:
+        self._bundle = bundle
+        self._view = view
+        self._told: set[int] = set()
+
+    def lines(self, evidence: Iterable[Evidence], indent: str) -> list[str]:
+        """Return evidence as lines.
+
+        `[12] $ ip route   (pod default/client)`, then the lines with their numbers. A record that
+        was told before is its number alone.
+
+        Args:
+            evidence: pieces of evidence.
+            indent: before each line.
+        """
+        shown: list[str] = []
+        for item in evidence:
+            try:
+                record = self._bundle.numbered(item.record)
+            except IndexError:
+                text = f"record {item.record} is not in {self._bundle.source}"
+                shown += self._wrapped(indent, text)
+                continue
+            shown += self._command(record, indent)
+            quoted = _quoted(item, record)
+            wide = max((len(number) for number, _ in quoted), default=0)
+            for number, line in quoted:
+                shown += self._wrapped(f"{indent}  {number:>{wide}}{'  ' if wide else ''}", line)
+        return shown
+
+    def _command(self, record: Record, indent: str) -> list[str]:
+        label = f"{indent}[{record.number}] "
+        if record.number in self._told:
+            return [label.rstrip()]
+        self._told.add(record.number)
+        end = "" if record.ok else f", {record.why_not()}"
+        return self._wrapped(label, f"$ {record.command}   ({record.place}{end})")
+
+    def _wrapped(self, label: str, text: str) -> list[str]:
+        return hanging(label, self._view.text(text.expandtabs(_TABS)), self._view.width)
+
+
+def _quoted(item: Evidence, record: Record) -> list[tuple[str, str]]:
+    """Return (line number, line) of a piece of evidence; "" for a number that there is none of."""
+    if item.lines:
+        lines = _lines(record, item.lines)
+        if len(lines) == len(item.lines):
+            least = min((_indent(line) for line in lines if line.strip()), default=0)
+            return [(str(n), line[least:][:_LONGEST]) for n, line in zip(item.lines, lines)]  # noqa: B905
+    return [("", line) for line in item.excerpt or _lines(record, item.lines)]
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
+
+
+def _lines(record: Record, numbers: Sequence[int]) -> list[str]:
+    if not numbers:
+        return []
+    wanted, found = set(numbers), []
+    for number, line in matching_lines(record.stdout, ()):
+        if number in wanted:
+            found.append(line.decode("utf-8", "replace").rstrip("\r"))
+        if number >= max(wanted):
+            break
+    return found
