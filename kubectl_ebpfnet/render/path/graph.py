@@ -37,8 +37,8 @@ class _Look:
 
 
 _LOOKS = {
-    "✓": _Look("seen", "stroke:#116329", 'color="#116329"'),
-    "~": _Look("derived", "stroke:#59636e", 'color="#59636e"'),
+    "✓": _Look("seen", "stroke:#116329,stroke-width:2px", 'color="#116329"'),
+    "~": _Look("derived", "stroke:#59636e,stroke-width:2px", 'color="#59636e"'),
     "?": _Look("unknown", "stroke:#7a4b00,stroke-dasharray:5 5", 'color="#7a4b00", style="dashed"'),
     "✗": _Look(
         "dropped",
@@ -74,7 +74,10 @@ class _Way:
 
 def mermaid(path: Path) -> str:
     """Return a Mermaid flowchart."""
-    lines = ["---", f"title: {_front_matter(_title(path))}", "---", "flowchart TD"]
+    # Labels bring their own line breaks; a title is drawn in one line, however long.
+    headline = phrases.headline(path)
+    lines = ["---", f"title: {_front_matter(headline.before + headline.verdict)}"]
+    lines += ["config:", "  flowchart:", "    wrappingWidth: 500", "---", "flowchart TB"]
     looks: dict[str, list[str]] = {}
     for way in _ways(path):
         for name, frame in way.frames():
@@ -92,11 +95,14 @@ def mermaid(path: Path) -> str:
 
 
 def _mermaid_frame(way: _Way, name: str, frame: Frame) -> Iterator[str]:
+    # A box that no edge leaves would otherwise be drawn from left to right.
     yield f'  subgraph {name}["{_mermaid([way.title + frame.title])}"]'
+    yield "    direction TB"
     for number, part in enumerate(frame.parts, start=1):
         hops = [f'{way.name(hop)}["{_mermaid(_label(hop))}"]' for hop in part.hops]
         if part.title:
             yield f'    subgraph {name}_part{number}["{_mermaid([part.title])}"]'
+            yield "      direction TB"
             yield from (f"      {hop}" for hop in hops)
             yield "    end"
         else:
@@ -106,9 +112,11 @@ def _mermaid_frame(way: _Way, name: str, frame: Frame) -> Iterator[str]:
 
 def dot(path: Path) -> str:
     """Return a Graphviz digraph."""
+    headline = phrases.headline(path)
+    title = f"{headline.before}{headline.verdict}{headline.after}"
     lines = [
         "digraph path {",
-        f"  label={_dot(wrap(escape(_title(path)), 2 * _COLUMNS))};",
+        f"  label={_dot(wrap(escape(title), 2 * _COLUMNS))};",
         '  labelloc="t"; labeljust="l"; fontname="monospace"; fontsize="11";',
         '  node [shape="box", fontname="monospace", fontsize="10"];',
         '  edge [fontname="monospace", fontsize="10"];',
@@ -144,11 +152,6 @@ def _ways(path: Path) -> Iterator[_Way]:
     yield _Way("hop", "", path.hops)
     if path.answer is not None and not phrases.is_as_usual(path.answer):
         yield _Way("back", "way back: ", path.answer.hops)
-
-
-def _title(path: Path) -> str:
-    headline = phrases.headline(path)
-    return f"{headline.before}{headline.verdict}{headline.after}"
 
 
 def _tuple(packet: Packet) -> list[str]:

@@ -250,6 +250,12 @@ def test_mermaid_draws_every_hop_and_frame(browser, drawing, answer):
     back = path.answer.hops if path.answer is not None else ()
     assert browser.evaluate("main.querySelectorAll('.node').length") == len(path.hops) + len(back)
     assert f"node {path.hops[-2].node}" in shown
+    tops = browser.evaluate(
+        "[...main.querySelectorAll('.node[id*=hop]')].sort((a, b) => a.id.match(/hop(\\d+)/)[1] - "
+        "b.id.match(/hop(\\d+)/)[1]).map(e => e.getBoundingClientRect().top)"
+    )
+    assert len(tops) == len(path.hops)
+    assert tops == sorted(set(tops))  # one below the other
     assert browser.evaluate("main.querySelectorAll('.node.dropped').length") == sum(
         hop.drops for hop in path.hops
     )

@@ -86,7 +86,11 @@ def test_escape_leaves_only_what_shows(text):
 MERMAID_LINES = [
     r"---",
     r'title: "([A-Za-z0-9 .,:/()→_+-]|\\U[0-9a-f]{8})*"',
-    r"flowchart TD",
+    r"config:",
+    r"  flowchart:",
+    r"    wrappingWidth: \d+",
+    r"flowchart TB",
+    r"  +direction TB",
     r'  +subgraph (hop|back)_frame\d+(_part\d+)?\["LABEL"\]',
     r'  +(hop|back)\d+\["LABEL"\]',
     r"  +end",
