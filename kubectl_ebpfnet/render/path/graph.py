@@ -19,6 +19,8 @@ from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.path import Hop, Packet, Path
 from kubectl_ebpfnet.render.path import phrases
 from kubectl_ebpfnet.render.path.frames import Frame, changes, frames, mark
+from kubectl_ebpfnet.render.path.headline import because
+from kubectl_ebpfnet.render.path.way import kind_of
 from kubectl_ebpfnet.render.text.style import escape
 from kubectl_ebpfnet.render.text.wrap import wrap
 
@@ -59,6 +61,16 @@ class _Way:
     def name(self, hop: Hop) -> str:
         return f"{self.prefix}{hop.number}"
 
+    def labels(self) -> dict[int, list[str]]:
+        """Return the lines of each hop's label, escaped for a terminal, by its number."""
+        labels: dict[int, list[str]] = {}
+        before: Packet | None = None
+        for hop in self.hops:
+            text = wrap(escape(phrases.in_short(hop)), _COLUMNS)
+            labels[hop.number] = [f"{mark(hop)} {hop.number} {kind_of(hop, before)}", *text]
+            before = hop.packet
+        return labels
+
     def frames(self) -> Iterator[tuple[str, Frame]]:
         for number, frame in enumerate(frames(self.hops), start=1):
             yield f"{self.prefix}_frame{number}", frame
@@ -75,8 +87,7 @@ class _Way:
 def mermaid(path: Path) -> str:
     """Return a Mermaid flowchart."""
     # Labels bring their own line breaks; a title is drawn in one line, however long.
-    headline = phrases.headline(path)
-    lines = ["---", f"title: {_front_matter(headline.before + headline.verdict)}"]
+    lines = ["---", f"title: {_front_matter(_title(path))}"]
     lines += ["config:", "  flowchart:", "    wrappingWidth: 500", "---", "flowchart TB"]
     looks: dict[str, list[str]] = {}
     for way in _ways(path):
@@ -95,11 +106,12 @@ def mermaid(path: Path) -> str:
 
 
 def _mermaid_frame(way: _Way, name: str, frame: Frame) -> Iterator[str]:
-    # A box that no edge leaves would otherwise be drawn from left to right.
+    labels = way.labels()
     yield f'  subgraph {name}["{_mermaid([way.title + frame.title])}"]'
+    # A box that no edge leaves would otherwise be drawn from left to right.
     yield "    direction TB"
     for number, part in enumerate(frame.parts, start=1):
-        hops = [f'{way.name(hop)}["{_mermaid(_label(hop))}"]' for hop in part.hops]
+        hops = [f'{way.name(hop)}["{_mermaid(labels[hop.number])}"]' for hop in part.hops]
         if part.title:
             yield f'    subgraph {name}_part{number}["{_mermaid([part.title])}"]'
             yield "      direction TB"
@@ -112,11 +124,10 @@ def _mermaid_frame(way: _Way, name: str, frame: Frame) -> Iterator[str]:
 
 def dot(path: Path) -> str:
     """Return a Graphviz digraph."""
-    headline = phrases.headline(path)
-    title = f"{headline.before}{headline.verdict}{headline.after}"
+    title = [line for text in (_title(path), *because(path)) for line in _wrapped(text)]
     lines = [
         "digraph path {",
-        f"  label={_dot(wrap(escape(title), 2 * _COLUMNS))};",
+        f"  label={_dot(title)};",
         '  labelloc="t"; labeljust="l"; fontname="monospace"; fontsize="11";',
         '  node [shape="box", fontname="monospace", fontsize="10"];',
         '  edge [fontname="monospace", fontsize="10"];',
@@ -130,11 +141,12 @@ def dot(path: Path) -> str:
 
 
 def _dot_frame(way: _Way, name: str, frame: Frame) -> Iterator[str]:
+    labels = way.labels()
     yield f"  subgraph cluster_{name} {{"
     yield f"    label={_dot([way.title + frame.title])};"
     for number, part in enumerate(frame.parts, start=1):
         hops = [
-            f"{way.name(hop)} [label={_dot(_label(hop))}, {_LOOKS[mark(hop)].dot}];"
+            f"{way.name(hop)} [label={_dot(labels[hop.number])}, {_LOOKS[mark(hop)].dot}];"
             for hop in part.hops
         ]
         if part.title:
@@ -154,15 +166,18 @@ def _ways(path: Path) -> Iterator[_Way]:
         yield _Way("back", "way back: ", path.answer.hops)
 
 
+def _title(path: Path) -> str:
+    return f"{path.verdict.value.upper()} {phrases.ends_of(path)}"
+
+
+def _wrapped(text: str) -> list[str]:
+    return wrap(escape(text), 2 * _COLUMNS)
+
+
 def _tuple(packet: Packet) -> list[str]:
     source, destination = phrases.ends(packet.flow).split(" → ")
     outer = phrases.encapsulation(packet)
     return [source, f"→ {destination}", *([outer] if outer else [])]
-
-
-def _label(hop: Hop) -> list[str]:
-    """Return the lines of a hop's label, escaped for a terminal."""
-    return [f"{mark(hop)} {hop.number} {hop.kind}", *wrap(escape(phrases.does(hop)), _COLUMNS)]
 
 
 def _mermaid(lines: Sequence[str]) -> str:

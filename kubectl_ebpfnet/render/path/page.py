@@ -6,18 +6,18 @@ from collections.abc import Iterator, Sequence
 
 from kubectl_ebpfnet import __version__
 from kubectl_ebpfnet.model.evidence import Bundle
-from kubectl_ebpfnet.model.path import Direction, Entry, Hop, HopKind, Path, State, Verdict
+from kubectl_ebpfnet.model.path import Direction, Entry, Hop, Packet, Path, State, Verdict
 from kubectl_ebpfnet.render.html import page as html
 from kubectl_ebpfnet.render.html.elements import Html, joined, tag
 from kubectl_ebpfnet.render.html.picture import edge, frame, mark, tuple_on_edge
 from kubectl_ebpfnet.render.html.proof import findings, proofs, unfolding
 from kubectl_ebpfnet.render.path import frames, phrases
+from kubectl_ebpfnet.render.path.headline import because
 from kubectl_ebpfnet.render.path.tracked import entries_of
+from kubectl_ebpfnet.render.path.way import kind_of
 
 _TONES = {Verdict.DROPPED: "bad", Verdict.UNKNOWN: "open"}
 _STATES = {State.OBSERVED: "seen", State.DERIVED: "derived", State.UNKNOWN: "unknown"}
-_CHANGE = (HopKind.SOCKET, HopKind.LOAD_BALANCING, HopKind.NAT, HopKind.TUNNEL)
-"""Kinds of hops that change the tuple: how it came to one of these is not in the answer."""
 
 
 def page(path: Path, bundle: Bundle) -> str:
@@ -27,11 +27,10 @@ def page(path: Path, bundle: Bundle) -> str:
         path: the answer.
         bundle: evidence is quoted from it.
     """
-    headline = phrases.headline(path)
-    title = headline.before.removesuffix(": ")
+    title = phrases.ends_of(path)
     return html.page(
         f"{path.verdict.value}: {title}",
-        _opening(path, bundle, title, headline.after.lstrip(":; ")),
+        _opening(path, bundle, title),
         _entrance(path, bundle),
         html.section("The way", *_way(path, bundle)),
         _way_back(path, bundle),
@@ -44,34 +43,39 @@ def page(path: Path, bundle: Bundle) -> str:
 
 
 def _way(path: Path, bundle: Bundle) -> list[Html]:
-    drawn = way(path.hops, bundle, _why(path, Direction.PACKET))
-    return [legend(), drawn] if drawn else []
+    if not path.hops:
+        return []
+    why = _why(path, Direction.PACKET)
+    return [legend(), way(path.hops, bundle, why, phrases.sent(path))]
 
 
-def way(hops: Sequence[Hop], bundle: Bundle, why: str) -> Html:
+def way(hops: Sequence[Hop], bundle: Bundle, why: str, sent: Packet) -> Html:
     """Return the picture of a way: nodes as frames, hops as boxes, the tuple where it changes.
 
     Args:
-        hops: in the packet's order.
+        hops: in the packet's order; there is one.
         bundle: evidence is quoted from it.
         why: why the packet is dropped; stands in the box that drops it.
+        sent: the packet as it came to the first hop.
     """
-    edges = _edges(hops)
-    drawn = [_start(hops)] if hops else []
+    edges = _edges(hops, sent)
+    before = sent
+    drawn = [next(edges)]
     for outer in frames.frames(hops):
         parts: list[Html] = []
         for part in outer.parts:
             # The edge that leaves a part, or a frame, stands behind it.
             boxes: list[Html] = []
             for hop in part.hops:
-                boxes.append(_box(hop, bundle, why if hop.drops else ""))
+                boxes.append(_box(hop, before, bundle, why if hop.drops else ""))
                 boxes.append(next(edges))
+                before = hop.packet
             leaving = boxes.pop()
             parts += [frame(part.title, *boxes, inner=True)] if part.title else boxes
             parts.append(leaving)
         leaving = parts.pop()
         drawn += [frame(outer.title, *parts), leaving]
-    return tag("div", *drawn, class_="way") if drawn else Html()
+    return tag("div", *drawn, class_="way")
 
 
 def legend() -> Html:
@@ -80,8 +84,8 @@ def legend() -> Html:
     return tag("p", *signs, class_="legend")
 
 
-def _opening(path: Path, bundle: Bundle, title: str, reason: str) -> Html:
-    inside = [tag("p", reason)] if reason else []
+def _opening(path: Path, bundle: Bundle, title: str) -> Html:
+    inside = [tag("p", line) for line in because(path)]
     inside += [tag("p", note, class_="note") for note in phrases.notes(path)]
     fix: list[str] = []
     if path.fix is not None:
@@ -89,7 +93,8 @@ def _opening(path: Path, bundle: Bundle, title: str, reason: str) -> Html:
         fix += [tag("pre", path.fix.command)] if path.fix.command else []
     inside.append(
         html.said(
-            ("Cause", path.cause if path.cause not in path.reason else ""),
+            ("Cause", "" if path.cause in (*because(path), path.reason) else path.cause),
+            *(("Seen", line) for line in path.seen),
             ("Fix", joined(*fix)),
         )
     )
@@ -110,16 +115,17 @@ def _why(path: Path, direction: Direction) -> str:
     return path.cause or (path.drop.by if path.drop is not None else "")
 
 
-def _box(hop: Hop, bundle: Bundle, why: str) -> Html:
+def _box(hop: Hop, before: Packet, bundle: Bundle, why: str) -> Html:
     sign = frames.mark(hop)
-    does = phrases.does(hop)
-    head = [mark(sign, frames.WORDS[sign]), tag("span", hop.kind.value, class_="kind")]
-    text = [tag("span", does)]
-    if hop.drops and why and why not in does:
+    short, does = phrases.in_short(hop), phrases.does(hop)
+    head = [mark(sign, frames.WORDS[sign]), tag("span", kind_of(hop, before), class_="kind")]
+    text = [tag("span", short)]
+    if why and why not in short:
         text.append(tag("span", why, class_="why"))
     head.append(tag("span", *text, class_="does"))
-    known = f"Hop {hop.number}: {frames.WORDS[frames.MARKS[hop.state]]}."
+    known = f"Hop {hop.number}, {hop.kind}: {frames.WORDS[frames.MARKS[hop.state]]}."
     inside = joined(
+        tag("p", does) if does != short else "",
         tag(
             "p",
             f"{known} The packet {'as it came' if hop.drops else 'behind it'}: ",
@@ -132,24 +138,17 @@ def _box(hop: Hop, bundle: Bundle, why: str) -> Html:
     return tag("details", tag("summary", *head), inside, class_=classes, **opened)
 
 
-def _start(hops: Sequence[Hop]) -> Html:
-    """Return the tuple as it was sent; "" where the first hop may have changed it already."""
-    first = hops[0]
-    return Html() if first.kind in _CHANGE else tuple_on_edge(first.packet.flow, None)
-
-
-def _edges(hops: Sequence[Hop]) -> Iterator[Html]:
-    """Yield the edge behind each hop: with the tuple where the hop changed it."""
-    before = None if hops and hops[0].kind in _CHANGE else hops[0].packet
+def _edges(hops: Sequence[Hop], sent: Packet) -> Iterator[Html]:
+    """Yield the edge before the first hop and behind each: with the tuple where it changed."""
+    yield tuple_on_edge(sent.flow, None, phrases.encapsulation(sent))
+    before = sent
     for hop in hops:
         now = hop.packet
         changed = frames.changes(now, before)
         if hop.drops or (hop is hops[-1] and not changed):
             yield Html()
         elif changed:
-            yield tuple_on_edge(
-                now.flow, before.flow if before else None, phrases.encapsulation(now)
-            )
+            yield tuple_on_edge(now.flow, before.flow, phrases.encapsulation(now))
         else:
             yield edge()
         before = now
@@ -174,14 +173,14 @@ def _entrance(path: Path, bundle: Bundle) -> Html:
 
 def _entry(entry: Entry, bundle: Bundle, shown: bool) -> Html:
     path = entry.path
-    reason = path.reason.removeprefix(path.verdict.value).lstrip(":, ")
+    reason = "; ".join(because(path))
     tone = _TONES.get(path.verdict, "good")
     head = joined(
         tag("b", entry.node), " ", tag("strong", path.verdict.value, class_="word"), " ", reason
     )
     if shown:
         return tag("p", head, " (its way is shown below)", class_=f"entry {tone}")
-    inside = joined(way(path.hops, bundle, _why(path, Direction.PACKET)), _way_back(path, bundle))
+    inside = joined(*_way(path, bundle)[1:], _way_back(path, bundle))
     return unfolding(head, inside, f"entry {tone}")
 
 
@@ -190,9 +189,9 @@ def _way_back(path: Path, bundle: Bundle) -> Html:
     if answer is None:
         return Html()
     text = f"{answer.state.value}: {phrases.way_back(answer)}".removesuffix(": ")
-    drawn = way(answer.hops, bundle, _why(path, Direction.ANSWER))
-    if not drawn:
+    if not answer.hops:
         return html.section("The way back", tag("p", text))
+    drawn = way(answer.hops, bundle, _why(path, Direction.ANSWER), answer.hops[0].packet)
     opened = {} if phrases.is_as_usual(answer) else {"open": ""}
     summary = tag("summary", text)
     return html.section("The way back", tag("details", summary, drawn, class_="back", **opened))

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from kubectl_ebpfnet.model.cilium import CtEntry, NatEntry
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
-from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.net import Flow, endpoint_text, has_ports, protocol_name
 from kubectl_ebpfnet.model.path import (
     Hop,
-    HopPlace,
     Packet,
     Path,
     PathMtu,
     Return,
-    Target,
     TrackedFlow,
-    Verdict,
     WayBack,
 )
 
@@ -32,42 +28,11 @@ _TCP_FLAGS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Headline:
-    """`before` + the verdict's word + `after`, one line."""
-
-    before: str
-    verdict: Verdict
-    after: str
-
-
-def headline(path: Path) -> Headline:
-    """Return the headline: source → destination, the verdict and its reason.
-
-    `pod/client 10.0.1.5 → 1.1.1.1:80/TCP: leaves the cluster as 192.0.2.7:40000; …`.
-    """
-    before = f"{_source(path.source)} → {_destination(path)}: "
-    word = path.verdict.value
-    reason = path.reason.removeprefix(word).lstrip(":, ")
-    if not reason:
-        return Headline(before, path.verdict, "")
-    # "dropped at hop 7: …" continues the verdict's word, any other sentence follows a colon.
-    goes_on = path.reason.startswith(f"{word} ")
-    return Headline(before, path.verdict, f" {reason}" if goes_on else f": {reason}")
-
-
 def ends_of(path: Path) -> str:
     """Return `pod/client → svc/web 10.96.0.7:80/TCP`."""
     source = path.source
     title = source.title if source.name or source.address else source.text
     return f"{title} → {_destination(path)}"
-
-
-def _source(target: Target) -> str:
-    title = target.title if target.name or target.address else target.text
-    if target.address is None or title == str(target.address):
-        return title
-    return f"{title} {target.address}"
 
 
 def _destination(path: Path) -> str:
@@ -122,18 +87,18 @@ def in_short(hop: Hop) -> str:
     return f"{text}: {hop.reason}" if text else hop.reason
 
 
+def sent(path: Path) -> Packet:
+    """Return the packet as it was sent: to the address that was asked for, which the first hop may
+    translate. The path has hops."""
+    flow, there = path.hops[0].packet.flow, path.destination
+    if there.address is None or there.address.version != flow.destination.version:
+        return Packet(flow)
+    return Packet(flow.with_destination(there.address, there.port or flow.destination_port))
+
+
 def tuple_of(value: Packet) -> str:
     """Return the packet's ends without its protocol; encapsulated, those of the outer packet."""
     return f"outer {ends(value.outer)}" if value.outer is not None else ends(value.flow)
-
-
-def place_title(hop: Hop) -> str:
-    """Return `pod default/client`, `node node1`, `cilium at lxc12ab on node1`, `world 1.1.1.1`."""
-    if hop.place is not HopPlace.CILIUM:
-        return f"{hop.place.value} {hop.where}"
-    if hop.where == hop.node or not hop.node:
-        return f"cilium on {hop.where}"
-    return f"cilium at {hop.where} on {hop.node}"
 
 
 def packet(value: Packet) -> str:

@@ -6,7 +6,7 @@ docs/reading-an-answer.md describes it for the reader, docs/architecture.md says
 from __future__ import annotations
 
 from kubectl_ebpfnet.model.evidence import Bundle
-from kubectl_ebpfnet.model.path import Packet, Path, Return, Severity, WayBack
+from kubectl_ebpfnet.model.path import Path, Return, Severity, WayBack
 from kubectl_ebpfnet.render.path import phrases
 from kubectl_ebpfnet.render.path.entries import entries
 from kubectl_ebpfnet.render.path.headline import (
@@ -45,7 +45,7 @@ def table(path: Path, bundle: Bundle, view: View) -> str:
         paragraphs(path, view, in_full=view.evidence),
         _findings(path, view, proofs),
         entries(path, view),
-        way.lines(path.hops, last, _sent(path)) if path.hops else [],
+        way.lines(path.hops, last, phrases.sent(path)) if path.hops else [],
         [] if usual else _way_back(path, view, way),
         flow_lines(path, view, _FLOWS_OF_A_NODE),
         presumed(path, view) if view.evidence else [],
@@ -70,7 +70,7 @@ def wide(path: Path, bundle: Bundle, view: View) -> str:
         paragraphs(path, view, in_full=True),
         _findings(path, view, proofs, in_full=True),
         entries(path, view),
-        way.lines(path.hops, None, _sent(path)) if path.hops else [],
+        way.lines(path.hops, None, phrases.sent(path)) if path.hops else [],
         _way_back(path, view, way),
         table_lines(path, view),
         presumed(path, view),
@@ -81,15 +81,6 @@ def wide(path: Path, bundle: Bundle, view: View) -> str:
 
 def _joined(sections: list[list[str]]) -> str:
     return "\n\n".join("\n".join(section) for section in sections if section) + "\n"
-
-
-def _sent(path: Path) -> Packet:
-    """Return the packet as it was sent: to the address that was asked for, which the first hop may
-    translate."""
-    flow, there = path.hops[0].packet.flow, path.destination
-    if there.address is None or there.address.version != flow.destination.version:
-        return Packet(flow)
-    return Packet(flow.with_destination(there.address, there.port or flow.destination_port))
 
 
 def _way_back_line(answer: WayBack) -> Line:
