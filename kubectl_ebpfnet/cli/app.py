@@ -44,6 +44,7 @@ COMMANDS = {
     "netkat": "Netcat from a node, bypassing its netfilter, socket LB and CNI",
     "doctor": "Check what each command can see of this cluster, and what it lacks",
     "capture": "Record a cluster's state in a file, for --from",
+    "show-record": "Print a record of a capture, by its number in -o wide or -v",
     "cleanup": "Delete leftover node pods and namespaces",
     "completion": "Print or install shell completion for kubectl ebpfnet",
     "options": "List the kubectl flags that every command accepts",

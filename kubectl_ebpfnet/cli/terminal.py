@@ -106,9 +106,14 @@ def reading_width() -> int:
 
 def ascii_only() -> bool:
     """Tell whether marks and arrows must be ASCII: stdout's encoding has none, or the locale is
-    expressly C (Python then writes UTF-8 all the same, PEP 538)."""
-    named = next(filter(None, map(os.environ.get, ("LC_ALL", "LC_CTYPE", "LANG"))), "")
-    if named in ("C", "POSIX"):
+    expressly C.
+
+    Python writes UTF-8 in that locale all the same, and has set LC_CTYPE for it (PEP 538, 540).
+    """
+    given = {name: os.environ.get(name, "") for name in ("LC_ALL", "LC_CTYPE", "LANG")}
+    if given["LC_CTYPE"] == "C.UTF-8":
+        given["LC_CTYPE"] = ""
+    if next(filter(None, given.values()), "") in ("C", "POSIX"):
         return True
     try:
         "✓✗→↔…".encode(getattr(sys.stdout, "encoding", None) or "utf-8")

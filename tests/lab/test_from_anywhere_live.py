@@ -157,7 +157,7 @@ def test_a_terminal_of_80_columns_and_json(our_lab: Lab) -> None:
     words = ("path", WORLD_NODE_ADDRESS, "svc/web-lb-cluster")
     code, text = on_a_terminal(our_lab, ["ebpfnet", *words, "--color", "never"])
     assert code in (0, 4)
-    assert "ENTERS BY" in text
+    assert "Enters" in text
     assert [line for line in text.split("\n") if columns(line) > 80] == []
     done: subprocess.CompletedProcess[str] = our_lab.ebpfnet(*words, "-o", "json")
     document = json.loads(done.stdout)

@@ -34,10 +34,12 @@ class Stopped:
     Attributes:
         reason: which fact is missing, and why.
         fix: how to get it, None when nothing is known to help.
+        besides: what can be said all the same, one sentence.
     """
 
     reason: str
     fix: Fix | None = None
+    besides: str = ""
 
 
 @dataclass(frozen=True, slots=True)

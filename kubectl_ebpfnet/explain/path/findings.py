@@ -67,14 +67,15 @@ def _agents(whole: WholePath) -> Iterator[Finding]:
             continue  # what was not run after that
         reported.add(record.error)
         title = f"{record.place} could not be asked: {record.error}"
-        hint = "What this place would have told is unknown above."
+        hint = "What this place would have told is not known."
         if any(other.ran for other in bundle.at(record.place)):
             title = f"{record.place} left `{record.command}` unanswered: {record.error}"
             hint = "The rest of it was read."
         if record.denied:
             verb, _, resource = record.denied.partition(" in namespace ")[0].partition(" ")
             hint = f"Missing permission: {record.denied} ({role_file(verb, resource)})."
-        yield Finding(Severity.WARNING, title, hint, cite.whole(record))
+        said = bool(why) and why in whole.reason
+        yield Finding(Severity.WARNING, title, hint, cite.whole(record), decides=said)
 
 
 FULL = 0.95

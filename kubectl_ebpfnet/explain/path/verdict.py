@@ -100,7 +100,10 @@ def _by_tables(walk: PathBuilder) -> Decision:
         return _refused(walk, attempt)
     if isinstance(end, Arrived):
         return _arrived(walk, end)
-    return Decision(Verdict.UNKNOWN, end.reason, end.reason, end.fix, _against(attempt))
+    because = tuple(filter(None, (end.reason, end.besides)))
+    reason = "; ".join(because)
+    against = _against(attempt)
+    return Decision(Verdict.UNKNOWN, reason, reason, end.fix, against, because=because)
 
 
 def _answer_dropped(walk: PathBuilder, end: Arrived, answer: Dropped) -> Dropped:

@@ -164,14 +164,15 @@ class WalkLog:
         )  # fmt: skip
         self.findings.append(self.end.finding)
 
-    def unknown(self, reason: str, fix: Fix | None = None) -> None:
+    def unknown(self, reason: str, fix: Fix | None = None, besides: str = "") -> None:
         """End the walk: a fact that decides what happens next is missing.
 
         Args:
             reason: which fact, and why it is missing.
             fix: how to get it.
+            besides: what can be said all the same, one sentence.
         """
-        self.end = Stopped(reason, fix)
+        self.end = Stopped(reason, fix, besides)
 
     def doubt(self, reason: str, decides: Decides = Decides.DROP, fix: Fix | None = None) -> None:
         """Say that the last hop may lose the packet, or an answer to it, though it is known.

@@ -5,7 +5,9 @@ docs/reading-an-answer.md describes it for the reader, docs/architecture.md says
 
 from __future__ import annotations
 
-from kubectl_ebpfnet.model.evidence import Bundle
+import shlex
+
+from kubectl_ebpfnet.model.evidence import LIVE, Bundle
 from kubectl_ebpfnet.model.path import Path, Return, Severity, WayBack
 from kubectl_ebpfnet.render.path import phrases
 from kubectl_ebpfnet.render.path.entries import entries
@@ -118,4 +120,7 @@ def _legend(path: Path, bundle: Bundle, view: View, *, in_full: bool) -> list[st
     for words in map(view.text, LEGEND if path.hops else ()):
         fits = legend and (not view.width or len(legend[-1]) + 2 + len(words) <= view.width)
         legend[-1:] = [f"{legend[-1]}  {words}"] if fits else [*legend[-1:], words]
+    if in_full and path.hops and bundle.source != LIVE:
+        command = f"kubectl ebpfnet show-record N --from {shlex.quote(bundle.source)}"
+        legend += hanging("Record N: ", view.text(command), view.width)
     return [*legend, *closing(bundle, view, in_full=in_full)]

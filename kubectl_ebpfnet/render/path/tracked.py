@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from kubectl_ebpfnet.model.net import endpoint_text
 from kubectl_ebpfnet.model.path import Outcome, Path, TrackedFlow
 from kubectl_ebpfnet.render.path import phrases
-from kubectl_ebpfnet.render.path.headline import LABEL
 from kubectl_ebpfnet.render.text.durations import age
 from kubectl_ebpfnet.render.text.view import View
 from kubectl_ebpfnet.render.text.wrap import hanging, wrap
@@ -25,12 +25,11 @@ def flow_lines(path: Path, view: View, at_most: int) -> list[str]:
     """
     lines: list[str] = []
     flows, left_out = _newest(path.flows, at_most)
-    for number, flow in enumerate(flows):
-        label = f"{'' if number else 'Flows':<{LABEL}}"
-        lines += hanging(label, view.text(f"{flow.node}: {_in_short(flow)}"), view.prose)
-    for node, count in left_out.items():
-        text = f"{node}: {count} more (-o wide)"
-        lines += hanging(" " * LABEL, view.text(text), view.prose)
+    for node in dict.fromkeys(flow.node for flow in flows):
+        lines += hanging("", view.text(f"flows tracked on {node}"), view.prose)
+        shown = [_in_short(flow) for flow in flows if flow.node == node]
+        shown += [f"{left_out[node]} more (-o wide)"] if node in left_out else []
+        lines += [line for text in shown for line in hanging("   ", view.text(text), view.prose)]
     return lines
 
 
@@ -71,8 +70,14 @@ def _newest(flows: Sequence[TrackedFlow], at_most: int) -> tuple[list[TrackedFlo
 
 
 def _in_short(flow: TrackedFlow) -> str:
-    """Return `10.0.0.1:4000 → 1.1.1.1:80, leaves as …, answered 8s ago`."""
-    words = [phrases.ends(flow.flow), phrases.translation(flow)]
+    """Return `10.0.0.1:4000 → 1.1.1.1:80 as 192.0.2.7:4000, answered 8s ago`."""
+    before, after = flow.flow, flow.translated
+    first = phrases.ends(before)
+    if (before.source, before.source_port) != (after.source, after.source_port):
+        first += f" as {endpoint_text(after.source, after.source_port)}"
+    if (before.destination, before.destination_port) != (after.destination, after.destination_port):
+        first += f" to {endpoint_text(after.destination, after.destination_port)}"
+    words = [first]
     told = "" if flow.outcome is Outcome.UNKNOWN else flow.outcome.value
     last = flow.last_seen.any
     when = f"{age(last)} ago" if last is not None else ""

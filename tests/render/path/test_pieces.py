@@ -111,8 +111,8 @@ def test_a_table_shows_the_newest_flows_of_a_node_and_wide_shows_all():
     path = replace(path, flows=path.flows * 5)
     for view in (View(80), View(140), View()):
         text = render(path, sample.bundle(), "table", view)
-        assert text.count("kind-worker: 10.244.1.160:36768 → 1.1.1.1:80, leaves") == 2
-        assert "kind-worker: 3 more (-o wide)\n" in text
+        assert text.count("\n   10.244.1.160:36768 → 1.1.1.1:80 as 172.30.0.12:36768") == 2
+        assert "\n   3 more (-o wide)\n" in text
     assert render(path, sample.bundle(), "wide", View()).count("SeenNonSyn") == 5
 
 

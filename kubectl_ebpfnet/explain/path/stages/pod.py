@@ -174,7 +174,8 @@ def _link(
             short=device,
         )
         said = _by_policies(walk, here)
-        walk.unknown(f"the host side of {walk.source_pod}'s {device} is not known: {why}{said}")
+        reason = f"the host side of {walk.source_pod}'s {device} is not known: {why}"
+        walk.unknown(reason, besides=said)
         return None
     mtu = f", MTU {inner.mtu}" if inner is not None and inner.mtu else ""
     text = f"{pair_kind(node, outer)} {device} ↔ {outer.name} ({how}){mtu}"
@@ -189,14 +190,13 @@ def _link(
 
 def _by_policies(walk: PathBuilder, here: PacketState) -> str:
     """Return what the policies in the cluster say of a packet that cannot be followed to their
-    maps, behind a semicolon; "" for an answer, and for the address of a Service: they see that of
+    maps; "" for an answer, and for the address of a Service: they see that of
     a backend."""
     service = walk.ends.service
     if walk.forth is not None or (service and service.address == here.packet.flow.destination):
         return ""
     where = here.in_cilium(HopKind.POLICY)
-    said = policy_names.without_map(walk.cluster, where, here.packet, "egress")
-    return f"; {said}" if said else ""
+    return policy_names.without_map(walk.cluster, where, here.packet, "egress")
 
 
 def pair_kind(node: NodeView, link: Link | None) -> str:

@@ -72,7 +72,7 @@ def allowed(
     )
     allowing = {each.policy.abbreviated for each in named.allowing}
     by = f" by {allowing.pop()}" if len(allowing) == 1 else ""
-    short = f"{_asked(walk, subject)}: allowed{by}"
+    short = f"{_asked(walk, subject)} allowed{by}"
     contrary = named.disagreement or ("" if behind else named.older)
     evidence += () if contrary else named.evidence
     known = fqdn.allowed_by(subject.node, subject.endpoint_id, subject.packet.flow.destination)
@@ -141,7 +141,7 @@ def audited(
         State.OBSERVED if passed_now(walk, subject.node.name) else State.DERIVED,
         subject.packet,
         evidence,
-        short=f"{_asked(walk, subject)}: denied, but policy audit mode lets it pass",
+        short=f"{_asked(walk, subject)} denied, but policy audit mode lets it pass",
     )
     walk.finding(
         Severity.WARNING,
@@ -234,7 +234,7 @@ def denied(
         fix=(looked_up.fix if looked_up is not None else None)
         or _fix(walk, subject, verdict, named),
         object=named.object,
-        short=f"{_asked(walk, subject)}: {_denied_by(subject, verdict, named)}",
+        short=f"{_asked(walk, subject)} {_denied_by(subject, verdict, named)}",
         by=f"by the {subject.direction} policy of {_whose(walk, subject)}",
     )
 
@@ -243,8 +243,8 @@ def _denied_by(subject: PolicySubject, verdict: policy.PolicyVerdict, named: Nam
     if verdict.entry is not None:
         return f"denied by {named.object}" if named.object else "denied"
     if named.disagreement or _is_empty(subject):
-        return "no entry of the policy map allows it"
-    return "allowed by no rule"
+        return "allowed by no entry of the policy map"
+    return "is allowed by no rule"
 
 
 def _whose(walk: PathBuilder, subject: PolicySubject) -> str:
@@ -256,12 +256,13 @@ def _whose(walk: PathBuilder, subject: PolicySubject) -> str:
 
 
 def _asked(walk: PathBuilder, subject: PolicySubject) -> str:
-    """Return `egress to world at 80/TCP`."""
+    """Return `egress to world:80/TCP`, `egress to world, ICMP`."""
     identity = subject.remote.identity
     who = str(subject.remote.address)
     if identity is not None:
         who = peer_name(walk.cluster, identity)
-    return f"{subject.direction} {subject.side} {who} at {subject.what}"
+    joint = ":" if subject.what[:1].isdigit() else ", "
+    return f"{subject.direction} {subject.side} {who}{joint}{subject.what}"
 
 
 def _enforced(subject: PolicySubject) -> bool | None:

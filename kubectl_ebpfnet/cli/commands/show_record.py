@@ -1,0 +1,58 @@
+"""`show-record`: print a record of a capture: where it was asked, the command, and its output."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from typer import Argument
+
+from kubectl_ebpfnet.cli import flags
+from kubectl_ebpfnet.cli.help import CommandText
+from kubectl_ebpfnet.cli.sources import open_capture
+from kubectl_ebpfnet.cli.terminal import emit
+from kubectl_ebpfnet.errors import EbpfnetError, UsageError
+
+TEXT = CommandText(
+    usage="NUMBER --from FILE [flags]",
+    summary="Print a record of a capture.",
+    description="""`path -o wide` and `path -v` name the records that prove a hop by their numbers.
+This prints one of them: the place, the command, how it ended, and its output as
+it was printed; characters that a terminal would obey are escaped. No cluster
+is contacted: a live run keeps no records, `capture` writes them to a file.""",
+    connects=False,
+    examples=(
+        ("The record that `path -o wide` calls 43", "show-record 43 --from case.zip"),
+        ("Of a recording that ships with the program", "show-record 43 --from demo:dropped"),
+    ),
+)
+
+
+@flags.with_kubectl_flags
+def run(
+    _flags: flags.GlobalFlags,
+    number: Annotated[str, Argument(metavar="NUMBER", help="The record's number, from 1")],
+    capture: flags.Capture = "",
+) -> int:
+    """Print a record of a capture."""
+    if not capture:
+        raise UsageError(
+            "show-record needs --from FILE: a live run keeps no records",
+            hint="capture first, with the words of `path`: kubectl ebpfnet capture -o case.zip "
+            "pod/NAME --to DESTINATION; then ask path and show-record --from case.zip",
+        )
+    if not (number.isascii() and number.isdigit() and len(number) < 10):
+        raise UsageError(
+            f"{number!r} is no number of a record", hint="`path … -o wide` and `-v` print them"
+        )
+    bundle = open_capture(capture)
+    try:
+        record = bundle.numbered(int(number))
+    except IndexError:
+        most = len(bundle.records)
+        raise EbpfnetError(
+            f"there is no record {number} in {bundle.source}", hint=f"it has records 1 to {most}"
+        ) from None
+    from kubectl_ebpfnet.render.text.record import text
+
+    emit(text(record, bundle))
+    return 0
