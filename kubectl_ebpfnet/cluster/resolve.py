@@ -12,6 +12,7 @@ from typing import Any
 from kubectl_ebpfnet.cluster.client.api import Api, Objects
 from kubectl_ebpfnet.errors import ClusterError, NotFound
 from kubectl_ebpfnet.model import json_members as js
+from kubectl_ebpfnet.model.few import few
 from kubectl_ebpfnet.model.kube import Node, Pod, Service
 from kubectl_ebpfnet.parse import kube
 
@@ -162,5 +163,4 @@ def _similar(name: str, objects: Objects, lead: str) -> str:
     shown = list(dict.fromkeys(close))[:_MAX_NAMES]
     if shown:
         return f"did you mean {', '.join(shown)}?"
-    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
-    return f"{lead} {', '.join(names[:_MAX_NAMES])}{more}"
+    return f"{lead} {few(names, _MAX_NAMES)}"

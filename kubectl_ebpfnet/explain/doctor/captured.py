@@ -10,6 +10,7 @@ from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.doctor import Lack
 from kubectl_ebpfnet.model.evidence import PlaceKind, agent_place, node_place
 from kubectl_ebpfnet.model.fact import Fact
+from kubectl_ebpfnet.model.few import few
 
 _NO_PROGRAM = 127
 _NAMED = 3
@@ -51,7 +52,7 @@ def lacks_of_capture(command: str, node: str, cluster: ClusterView) -> Iterator[
     missing = [row for row in rows if not any(_has(cluster, node, fact) for fact in row)]
     if missing:
         words = [f"`{' '.join((row[0].forms or row[0].answers)[0])}`" for row in missing]
-        shown = _some(words)
+        shown = few(words, _NAMED)
         yield Lack(f"{len(missing)} of the {len(rows)} tables that it reads: {shown}", _HELP)
     if command in _OF_PODS:
         yield from _of_pods(node, cluster)
@@ -82,9 +83,4 @@ def _of_pods(node: str, cluster: ClusterView) -> Iterator[Lack]:
     for why, pods in without.items():
         who = f"{len(pods)} of {len(names)} pods see themselves"
         who = who if len(names) > 1 else "a pod sees itself"
-        yield Lack(f"what {who}: {_some(pods)} ({why})", _HELP)
-
-
-def _some(words: list[str]) -> str:
-    more = f" and {len(words) - _NAMED} more" if len(words) > _NAMED else ""
-    return ", ".join(words[:_NAMED]) + more
+        yield Lack(f"what {who}: {few(pods, _NAMED)} ({why})", _HELP)

@@ -22,6 +22,7 @@ from kubectl_ebpfnet.explain.lb.situation import (
     usable,
     uses_terminating,
 )
+from kubectl_ebpfnet.model.few import few
 from kubectl_ebpfnet.model.kube import ServiceEndpoint
 from kubectl_ebpfnet.model.probe import Answers, Expectation, How, SourceFate, TargetKind
 
@@ -228,12 +229,9 @@ def _cautions(context: NodeContext) -> tuple[str, ...]:
     if context.node.address(context.target.version) is None:
         cautions.append(_no_address(context))
     if context.policies:
-        what = context.policies[0] + (
-            f" and {len(context.policies) - 1} more" if len(context.policies) > 1 else ""
-        )
         cautions.append(
-            f"{what} may decide otherwise for this probe: it comes from a node's address, "
-            "which policies can tell from clients outside"
+            f"{few(context.policies, 1)} may decide otherwise for this probe: it comes from a "
+            "node's address, which policies can tell from clients outside"
         )
     if context.node.unschedulable and not context.node.not_balanced_to:
         cautions.append(

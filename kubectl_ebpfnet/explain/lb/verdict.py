@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kubectl_ebpfnet.model.few import few
 from kubectl_ebpfnet.model.kube import Service
 from kubectl_ebpfnet.model.net import UDP
 from kubectl_ebpfnet.model.probe import Answers, Judgement, NodeRow, SourceFate
@@ -103,7 +104,7 @@ def summary(
             text = f"behaves as {policy} asks on {total} of {total} nodes"
         case Judgement.CONTRADICTED:
             text = f"does not behave as {policy} asks on {len(bad)} of {total} nodes"
-            text += f": {_names(bad)}"
+            text += f": {few(bad, _NAMED)}"
         case _:
             if dry_run:
                 name = policy.replace(" ", ": ")
@@ -111,13 +112,8 @@ def summary(
                 return f"svc/{service.name}: {text}{rest}"
             text = f"unknown whether it behaves as {policy} asks"
             if any(row.told for row in used):
-                text += f" on {len(bad)} of {total} nodes: {_names(bad)}"
+                text += f" on {len(bad)} of {total} nodes: {few(bad, _NAMED)}"
             else:
                 text += f": nothing was seen of {total} nodes"
             return f"svc/{service.name}: {text}{rest}"
     return f"svc/{service.name} {text}{rest}"
-
-
-def _names(nodes: Sequence[str]) -> str:
-    shown = ", ".join(nodes[:_NAMED])
-    return shown + (f" and {len(nodes) - _NAMED} more" if len(nodes) > _NAMED else "")

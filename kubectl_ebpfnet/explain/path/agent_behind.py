@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kubectl_ebpfnet.explain.path import backends as kinds
+from kubectl_ebpfnet.explain.path import commands
 from kubectl_ebpfnet.explain.path.endings import Dropped
 from kubectl_ebpfnet.explain.path.service_address import ServiceAddress
 from kubectl_ebpfnet.explain.path.state import PathBuilder
@@ -14,6 +15,7 @@ from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model.cilium import Backend
 from kubectl_ebpfnet.model.kube import AGENT_LABEL
 from kubectl_ebpfnet.model.path import Decides, Fix
+from kubectl_ebpfnet.model.shell import word
 
 _OTHER_PROXY = "service.kubernetes.io/service-proxy-name"
 """A Service with this label is left to the proxy of that name (KEP-2447; Cilium's
@@ -30,9 +32,10 @@ def see_agent(cluster: ClusterView, cause: str, node: str) -> Remedy:
     """
     agents = (p for p in cluster.kube.pods if p.label(AGENT_LABEL[0]) == AGENT_LABEL[1])
     agent = next((pod for pod in agents if pod.node == node), None)
-    command = f"kubectl get pods -A -l k8s-app=cilium --field-selector spec.nodeName={node}"
+    command = f"kubectl get pods -A -l k8s-app=cilium {commands.pods_on(node)}"
     if agent is not None:
-        command = f"kubectl logs -n {agent.namespace} {agent.name} -c cilium-agent --tail 100"
+        command = commands.pod_logs(agent.namespace, agent.name)
+        command += " -c cilium-agent --tail 100"
     return Remedy(
         cause,
         Fix(
@@ -60,7 +63,8 @@ def without_frontend(cluster: ClusterView, service: ServiceAddress, node: str) -
             "Cilium has no frontend of it",
             Fix(
                 f"Remove the label from Service {owner.name}, or see that {proxy} runs.",
-                f"kubectl label service -n {owner.namespace} {owner.name} {_OTHER_PROXY}-",
+                f"kubectl label service -n {word(owner.namespace)} {word(owner.name)} "
+                f"{_OTHER_PROXY}-",
             ),
             f"Service {owner.namespace}/{owner.name}",
         )

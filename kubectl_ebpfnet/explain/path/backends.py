@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from kubectl_ebpfnet.model.cilium import Backend, Frontend
+from kubectl_ebpfnet.model.few import few
 from kubectl_ebpfnet.model.kube import ServiceEndpoint
 from kubectl_ebpfnet.model.net import Address, endpoint_text
 
@@ -36,9 +37,7 @@ def text(backend: Backend | ServiceEndpoint) -> str:
 
 def with_states(backends: Sequence[Backend]) -> str:
     """`10.0.0.1:80 terminating, 10.0.0.2:80 and 7 more`."""
-    named = (f"{text(each)} {each.state}".strip() for each in backends[:_SHOWN])
-    more = f" and {len(backends) - _SHOWN} more" if len(backends) > _SHOWN else ""
-    return ", ".join(named) + more
+    return few(backends, _SHOWN, lambda each: f"{text(each)} {each.state}".strip())
 
 
 def taking(backends: Iterable[Backend]) -> tuple[Backend, ...]:

@@ -22,6 +22,7 @@ from kubectl_ebpfnet.model.kube import Service, ServicePort
 from kubectl_ebpfnet.model.net import ICMP, ICMPV6, Address, protocol_name
 from kubectl_ebpfnet.model.path import Fix, PathRequest
 from kubectl_ebpfnet.model.resolver import LookupOutcome
+from kubectl_ebpfnet.model.shell import word
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,8 +249,9 @@ def _of_external_name(
     fix = found.fix
     if found.address is None:
         port = f":{request.port}" if request.port else ""
-        own = f"-n {source.namespace} pod" if source.namespace else source.kind
-        command = f"kubectl ebpfnet path {own}/{source.name} {service.external_name}{port}"
+        own = f"-n {word(source.namespace)} pod" if source.namespace else source.kind
+        there = word(f"{service.external_name}{port}")
+        command = f"kubectl ebpfnet path {own}/{word(source.name)} {there}"
         fix = Fix(f"Ask for {service.external_name}.", command if source.name else "")
     return replace(found, note=f"{words}; {found.note}", fix=fix)
 
@@ -286,7 +288,7 @@ def _of_name(cluster: ClusterView, request: PathRequest, source: Sender) -> FarA
 
 def _fix(name: str, answer: NameAnswer, source: Sender) -> Fix:
     """Return what to do about a name that was not resolved."""
-    pod = f"-n {source.namespace} pod/{source.name}"
+    pod = f"-n {word(source.namespace)} pod/{word(source.name)}"
     match answer.outcome:
         case LookupOutcome.NO_SUCH_NAME | LookupOutcome.NO_ADDRESS:
             text = "Check the name; a Service of another namespace is SERVICE.NAMESPACE."

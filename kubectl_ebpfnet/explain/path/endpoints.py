@@ -7,7 +7,7 @@ from ipaddress import ip_address
 
 from kubectl_ebpfnet.explain.flows.attempt import newest, untracked
 from kubectl_ebpfnet.explain.flows.match import FlowQuery, tracked_flows
-from kubectl_ebpfnet.explain.path import former_backends
+from kubectl_ebpfnet.explain.path import commands, former_backends
 from kubectl_ebpfnet.explain.path.destinations import far_address, protocol_for
 from kubectl_ebpfnet.explain.path.own_source import own_source
 from kubectl_ebpfnet.explain.path.resolver import NameAnswer
@@ -306,13 +306,13 @@ def _obstacle(
             why = f": {pod.reason}" if pod.reason else ""
             state = pod.phase or "without an address"
             title = f"{role} pod {pod.namespace}/{pod.name} is {state}{why}"
+            command = commands.describe_pod(pod.namespace, pod.name)
             detail = (
                 "It has no network namespace that a packet could leave or reach. "
-                f"`kubectl describe pod -n {pod.namespace} {pod.name}` tells why."
+                f"`{command}` tells why."
             )
             record = cluster.api_record("pods", "pod")
             finding = Finding(Severity.ERROR, title, detail, cite.whole(record))
-            command = f"kubectl describe pod -n {pod.namespace} {pod.name}"
             return title, Fix("See why the pod does not run.", command), (finding,)
     if source is None and destination is not None:
         have = f"no IPv{version} address" if sender.addresses else "no address"

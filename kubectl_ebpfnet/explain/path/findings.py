@@ -19,6 +19,7 @@ from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import PlaceKind, pod_place
 from kubectl_ebpfnet.model.net import endpoint_text
 from kubectl_ebpfnet.model.path import Finding, Outcome, Severity, TrackedFlow
+from kubectl_ebpfnet.model.shell import word
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ def _full_table(whole: WholePath) -> Iterator[Finding]:
             f"nf_conntrack of {name} holds {count.value} of at most {most.value} connections",
             "The kernel drops the first packet of a connection that has no room. Raise "
             "net.netfilter.nf_conntrack_max, or find who opens them: "
-            f"`kubectl ebpfnet flows node/{name}`.",
+            f"`kubectl ebpfnet flows node/{word(name)}`.",
             cite.of(answer.record, count.span, most.span),
         )
 

@@ -20,6 +20,7 @@ from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.fact import Fact
+from kubectl_ebpfnet.model.few import few
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import Evidence, Fix
 from kubectl_ebpfnet.model.proxy import FqdnEntry
@@ -62,7 +63,7 @@ def why_not(
         address: the packet's destination.
         asked: the name that the user asked for, "" for an address.
     """
-    allowed = f"toFQDNs allows {_some(names)} there"
+    allowed = f"toFQDNs allows {few(names, _SHOWN)} there"
     table = cache_of(node, endpoint_id)
     if not table.known:
         return NotLookedUp(
@@ -103,7 +104,7 @@ def why_not(
         allowed += f"; {asked} is one, and it is not in the FQDN cache with {address}"
     else:
         allowed += f", and no name in the FQDN cache has {address}"
-    has = ", ".join(_entry(entry, at) for entry in own[:_SHOWN])
+    has = few(own, _SHOWN, lambda entry: _entry(entry, at))
     return NotLookedUp(f"{allowed}: it has {has or 'no name of this pod'}", again, proof)
 
 
@@ -112,7 +113,7 @@ def allowed_by(node: NodeView, endpoint_id: int, address: Address) -> str:
     table = cache_of(node, endpoint_id)
     at = _moment(table)
     having = [e for e in table.facts if e.endpoint_id == endpoint_id and address in e.addresses]
-    return ", ".join(_entry(entry, at) for entry in having[:_SHOWN])
+    return few(having, _SHOWN, lambda entry: _entry(entry, at))
 
 
 def fits_any(name: str, patterns: Iterable[str]) -> bool:
@@ -137,8 +138,7 @@ def _pattern(text: str) -> re.Pattern[str]:
 
 def _entry(entry: FqdnEntry, at: datetime | None) -> str:
     """Return `ok.example.test → 1.1.1.1 (looked up 14 s before, expires in 46 s)`."""
-    more = len(entry.addresses) - _SHOWN
-    has = ", ".join(map(str, entry.addresses[:_SHOWN])) + (f" and {more} more" if more > 0 else "")
+    has = few(entry.addresses, _SHOWN)
     ages = []
     if at is not None and entry.looked_up is not None:
         ages.append(f"looked up {max(0, round((at - entry.looked_up).total_seconds()))} s before")
@@ -156,11 +156,6 @@ def _moment(table: Answer[FqdnEntry]) -> datetime | None:
     except ValueError:
         return None
     return read if read is None or read.tzinfo is not None else None
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
 
 
 def learned(node: NodeView, name: str) -> tuple[tuple[Address, ...], str, tuple[Evidence, ...]]:

@@ -15,8 +15,10 @@ from collections.abc import Iterator
 from kubectl_ebpfnet.explain.path import backends as kinds
 from kubectl_ebpfnet.explain.path.service_address import ServiceAddress
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
+from kubectl_ebpfnet.model.few import few
 from kubectl_ebpfnet.model.kube import Service
 from kubectl_ebpfnet.model.path import Finding, Severity
+from kubectl_ebpfnet.model.shell import word
 
 _OUTSIDE = frozenset({"NodePort", "LoadBalancer", "ExternalIPs"})
 _NAMED = 3
@@ -48,8 +50,8 @@ def findings(cluster: ClusterView, service: ServiceAddress | None) -> Iterator[F
     yield Finding(
         Severity.INFO,
         f"a client outside of the cluster is treated otherwise: it {', and '.join(words)}",
-        f"{why}`kubectl ebpfnet probe-lb svc/{owner.name} -n {owner.namespace}` asks as a client "
-        "outside does.",
+        f"{why}`kubectl ebpfnet probe-lb svc/{word(owner.name)} -n {word(owner.namespace)}` asks "
+        "as a client outside does.",
         service.evidence,
     )
 
@@ -62,7 +64,7 @@ def _by_traffic_policy(
         return
     if owner.external_traffic_policy == "Local":
         own = {end.node for end in ready}
-        on = ", ".join(sorted(own)[:_NAMED]) or "no node"
+        on = few(sorted(own), _NAMED) or "no node"
         node = cluster.node_of(service.address)
         why = "externalTrafficPolicy is Local"
         if node and node not in own:
@@ -73,7 +75,7 @@ def _by_traffic_policy(
         others = sorted({kinds.text(end) for end in ready} - set(map(kinds.text, service.usable)))
         if others:
             yield (
-                f"may be sent to {', '.join(others[:_NAMED])} too: internalTrafficPolicy Local is "
+                f"may be sent to {few(others, _NAMED)} too: internalTrafficPolicy Local is "
                 "for clients inside"
             )
 

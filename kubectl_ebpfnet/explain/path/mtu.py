@@ -13,6 +13,7 @@ from kubectl_ebpfnet.explain.path.state import PathBuilder
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.net import TCP
 from kubectl_ebpfnet.model.path import Finding, Larger, PathMtu, Severity
+from kubectl_ebpfnet.model.shell import word
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ def _too_large(walk: PathBuilder, way: _Way, sender: Sender, limit: Limit, sends
     clamped = _clamped(walk) if walk.ends.flow.protocol == TCP else ""
     if limit.by == limit.device:
         wanted = max(sends + limit.added, limit.mtu or 0)
-        mend = f"`ip link set {limit.device} mtu {wanted}` on {limit.node}"
+        mend = f"`ip link set {word(limit.device)} mtu {wanted}` on {limit.node}"
     else:
         mend = f"`ip route show table all | grep 'mtu {limit.mtu}'` on {limit.node}"
     return Finding(

@@ -12,6 +12,7 @@ from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model.net import UDP, Address, endpoint_text
 from kubectl_ebpfnet.model.path import Finding, Fix, Path, PathRequest, Verdict
 from kubectl_ebpfnet.model.resolver import LookupOutcome
+from kubectl_ebpfnet.model.shell import word
 
 _NO_ANSWER = (LookupOutcome.SILENT, LookupOutcome.NOTHING)
 _MAY_BE_REFUSED = (LookupOutcome.FAILED, LookupOutcome.NO_SUCH_NAME, LookupOutcome.NOT_ASKED)
@@ -66,10 +67,10 @@ def decided(decision: Decision, ends: PathEnds, query: Path, cluster: ClusterVie
     if query.verdict is Verdict.UNKNOWN and not words.startswith("unknown"):
         words = f"unknown: {words}"
     cause = f"DNS: {endpoint_text(server, DNS)}/UDP{of}: {words}"
-    pod = f"-n {ends.source.namespace} pod/{ends.source.name}"
+    pod = f"-n {word(ends.source.namespace)} pod/{word(ends.source.name)}"
     to = f"{endpoint_text(server, DNS)}/udp"
     if service:
-        to = f"svc/{service[1]}:{DNS} --protocol udp --to-namespace {service[0]}"
+        to = f"svc/{word(service[1])}:{DNS} --protocol udp --to-namespace {word(service[0])}"
     text = "See the way of the pod's queries to its nameserver, hop by hop."
     if query.verdict is Verdict.DROPPED and query.fix is not None:
         text = query.fix.text

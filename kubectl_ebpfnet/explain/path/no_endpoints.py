@@ -13,12 +13,15 @@ from difflib import SequenceMatcher
 from functools import lru_cache
 
 from kubectl_ebpfnet.explain.path import backends as kinds
+from kubectl_ebpfnet.explain.path import commands
 from kubectl_ebpfnet.explain.path.service_address import ServiceAddress
 from kubectl_ebpfnet.explain.path.wrong_port import Remedy
 from kubectl_ebpfnet.explain.views import lists
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
+from kubectl_ebpfnet.model.few import few
 from kubectl_ebpfnet.model.kube import Pod, Service, ServiceEndpoint, ServicePort
 from kubectl_ebpfnet.model.path import Fix
+from kubectl_ebpfnet.model.shell import word
 
 _NAMED = 3
 """Pods that a sentence names."""
@@ -76,7 +79,8 @@ def why_none(
             f"its EndpointSlices name no endpoint, so no pod that has an address matches {selector}"
             "; which pods there are was not read",
             Fix(
-                "See which pods there are.", f"kubectl get pods -n {owner.namespace} -l {selector}"
+                "See which pods there are.",
+                f"kubectl get pods -n {word(owner.namespace)} -l {word(selector)}",
             ),
             _title(owner),
         )
@@ -94,12 +98,12 @@ def _selector(owner: Service) -> str:
 
 def _none_ready(cluster: ClusterView, owner: Service, ends: Sequence[ServiceEndpoint]) -> Remedy:
     """Pods are there, and none of them is ready."""
-    listed = ", ".join(_with_state(cluster, end) for end in ends[:_NAMED])
+    listed = few(ends, _NAMED, lambda end: _with_state(cluster, end))
     cause = f"none of its {len(ends)} endpoints is ready: {listed}"
     pod = next((end.pod for end in ends if end.pod), "")
     if not pod:
         return Remedy(cause, Fix("See what the Service has.", _slices(owner)), _title(owner))
-    describe = f"kubectl describe pod -n {owner.namespace} {pod}"
+    describe = commands.describe_pod(owner.namespace, pod)
     title = f"Pod {owner.namespace}/{pod}"
     return Remedy(cause, Fix(f"See why {title.lower()} is not ready.", describe), title)
 
@@ -123,7 +127,7 @@ def _matching_and_left_out(
     """Pods match the selector, and the slices name none of them for this port."""
     named = f"{owner.namespace}/{pods[0].name}"
     if not any(pod.addresses for pod in pods):
-        describe = f"kubectl describe pod -n {owner.namespace} {pods[0].name}"
+        describe = commands.describe_pod(owner.namespace, pods[0].name)
         cause = f"its selector matches pod {named}, which has no address yet: {pods[0].state}"
         return Remedy(cause, Fix("See why the pod does not start.", describe), f"Pod {named}")
     meant = [pod for pod in pods if any(each.version == version for each in pod.addresses)]
@@ -151,7 +155,7 @@ def _no_such_port(owner: Service, port: ServicePort, pods: Sequence[Pod]) -> Rem
     declared = dict.fromkeys(
         f"{each.name or 'without a name'} {each.number}" for pod in pods for each in pod.ports
     )
-    has = ", ".join([*declared][:_NAMED]) or "none"
+    has = few(declared, _NAMED) or "none"
     names = [each.name for pod in pods for each in pod.ports if each.name]
     return Remedy(
         f"its targetPort {port.target_port} is a name, and no container of pod "
@@ -178,7 +182,7 @@ def _none_matches(cluster: ClusterView, owner: Service, pods: Sequence[Pod]) -> 
         return Remedy(cause, fix, _title(owner))
     fix = Fix(
         "Run a pod with these labels: a Deployment that is scaled to 0, or gone, has none.",
-        f"kubectl get deployments,statefulsets,daemonsets -n {owner.namespace} -o wide",
+        f"kubectl get deployments,statefulsets,daemonsets -n {word(owner.namespace)} -o wide",
     )
     return Remedy(cause, fix, _title(owner))
 
@@ -243,11 +247,8 @@ def _title(owner: Service) -> str:
 
 
 def _edit(owner: Service) -> str:
-    return f"kubectl edit service -n {owner.namespace} {owner.name}"
+    return commands.edit_service(owner.namespace, owner.name)
 
 
 def _slices(owner: Service) -> str:
-    return (
-        f"kubectl get endpointslices -n {owner.namespace} "
-        f"-l kubernetes.io/service-name={owner.name}"
-    )
+    return commands.list_slices(owner.namespace, owner.name)

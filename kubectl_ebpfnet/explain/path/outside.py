@@ -18,6 +18,7 @@ from kubectl_ebpfnet.explain.path.sender import sender_of
 from kubectl_ebpfnet.explain.path.stages import reply_nat
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
+from kubectl_ebpfnet.model.few import few
 from kubectl_ebpfnet.model.net import TCP
 from kubectl_ebpfnet.model.path import (
     Attempt,
@@ -175,13 +176,13 @@ def _verdict(entries: Sequence[Entry], ways: WaysIn) -> tuple[Verdict, str]:
     if len(entries) == 1 and not ways.left_out:
         return path.verdict, path.reason
     more = f"; {ways.left_out} more nodes were not asked" if ways.left_out else ""
-    others = [entry.node for entry in entries if entry is not first]
+    others = [entry for entry in entries if entry is not first]
     asked = " that were asked" if ways.left_out else ""
     if all(verdict.let_through for verdict in verdicts):
         if ways.left_out:
             each = f"nothing stops it by any of the {len(entries)} nodes{asked}"
             return Verdict.UNKNOWN, f"unknown: {each}; by {first.node}: {_bare(path)}{more}"
-        also = f"; by {_listed(others)} nothing stops it either" if others else ""
+        also = f"; by {_nodes(others)} nothing stops it either" if others else ""
         return path.verdict, f"by {first.node}: {_bare(path)}{also}"
     if verdicts == {Verdict.DROPPED}:
         reason = f"by each of the {len(entries)} nodes{asked}; by {first.node} {path.reason}{more}"
@@ -224,13 +225,12 @@ def _of_each(entries: Sequence[Entry]) -> str:
         path = same[0].path
         why = path.drop.by if path.drop is not None else path.cause
         why = f" ({why})" if why and not verdict.let_through else ""
-        words.append(f"{verdict.value} by {_listed([entry.node for entry in same])}{why}")
+        words.append(f"{verdict.value} by {_nodes(same)}{why}")
     return ", ".join(words)
 
 
-def _listed(nodes: Sequence[str]) -> str:
-    more = len(nodes) - _NAMED
-    return ", ".join(nodes[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+def _nodes(entries: Sequence[Entry]) -> str:
+    return few(entries, _NAMED, lambda entry: entry.node)
 
 
 def _findings(entries: Sequence[Entry], verdict: Verdict, ways: WaysIn) -> tuple[Finding, ...]:
@@ -238,7 +238,7 @@ def _findings(entries: Sequence[Entry], verdict: Verdict, ways: WaysIn) -> tuple
     found = [finding for entry in entries for finding in entry.path.findings]
     drops = [entry for entry in entries if entry.path.verdict is Verdict.DROPPED]
     if verdict is Verdict.UNKNOWN and drops and any(e.path.verdict.let_through for e in entries):
-        title = f"{_listed([entry.node for entry in drops])} drops what others let through"
+        title = f"{_nodes(drops)} drops what others let through"
         detail = "Clients fail or not as the network leads them."
         proof = tuple(e for d in drops for hop in d.path.hops[-1:] for e in hop.evidence)
         severity = Severity.ERROR

@@ -10,6 +10,7 @@ from kubectl_ebpfnet.explain.path.state import PathBuilder
 from kubectl_ebpfnet.model.evidence import LIVE, PlaceKind, pod_place
 from kubectl_ebpfnet.model.net import TCP, endpoint_text, protocol_name
 from kubectl_ebpfnet.model.path import Fix, Target
+from kubectl_ebpfnet.model.shell import word
 
 _LATE = "that --timeout allows"  # collect/deadline.py
 _NAMES_ALONE = frozenset((
@@ -46,11 +47,11 @@ def how_to_get(walk: PathBuilder) -> Fix | None:
         there = replace(there, kind="address")  # a node port is no port of the Service
     if bundle.source != LIVE:
         to = _to_record(there, walk.ends.source.namespace, protocol)
-        places = f"node/{walk.ends.entry}" if walk.ends.entry else sender
+        places = f"node/{word(walk.ends.entry)}" if walk.ends.entry else sender
         command = f"kubectl ebpfnet capture -o case.zip {places} --to {to} --node-access pod"
         return Fix("Record a new capture while the packets are lost.", command)
     size = f" --size {walk.size}" if walk.size is not None else ""
-    via = f" --via node/{walk.ends.via}" if walk.ends.via else ""
+    via = f" --via node/{word(walk.ends.via)}" if walk.ends.via else ""
     again = f"kubectl ebpfnet path {sender} {_words(there, protocol)}{via}{size}"
     if any(_LATE in record.error for record in bundle.records):
         return Fix("Give the nodes more time to answer.", f"{again} --timeout 2m")
@@ -62,13 +63,13 @@ def how_to_get(walk: PathBuilder) -> Fix | None:
 def _sender(source: Target) -> str:
     """Return the source as `path` takes it."""
     if source.kind == "pod":
-        return f"-n {source.namespace} pod/{source.name}"
-    return f"node/{source.name}" if source.kind == "node" else str(source.address)
+        return f"-n {word(source.namespace)} pod/{word(source.name)}"
+    return f"node/{word(source.name)}" if source.kind == "node" else str(source.address)
 
 
 def _words(target: Target, protocol: int) -> str:
     """Return the destination as `path` takes it."""
-    namespace = f" --to-namespace {target.namespace}" if target.namespace else ""
+    namespace = f" --to-namespace {word(target.namespace)}" if target.namespace else ""
     flag = f" --protocol {protocol_name(protocol).lower()}" if protocol != TCP else ""
     if target.kind == "address" and target.address is not None:
         return endpoint_text(target.address, target.port) + flag
@@ -87,4 +88,4 @@ def _to_record(target: Target, namespace: str, protocol: int) -> str:
 def _named(target: Target) -> str:
     short = {"service": "svc/", "name": ""}.get(target.kind, f"{target.kind}/")
     port = f":{target.port}" if target.port is not None else ""
-    return f"{short}{target.name or target.text}{port}"
+    return word(f"{short}{target.name or target.text}{port}")

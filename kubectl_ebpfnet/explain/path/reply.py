@@ -36,6 +36,7 @@ from kubectl_ebpfnet.model.path import (
     Target,
     WayBack,
 )
+from kubectl_ebpfnet.model.shell import word
 
 Run = Callable[[PathBuilder, PacketState], None]
 """Runs a walk from a place."""
@@ -235,7 +236,7 @@ def _let_it_come_back(forth: PathBuilder, node: str) -> Fix:
     return Fix(
         f"Ask the ClusterIP {owner.cluster_addresses[0]} from inside of the cluster, or set "
         "externalTrafficPolicy: Cluster, with which the node masquerades.",
-        f"kubectl get service -n {owner.namespace} {owner.name}",
+        f"kubectl get service -n {word(owner.namespace)} {word(owner.name)}",
     )
 
 

@@ -17,6 +17,7 @@ from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.net import TCP
 from kubectl_ebpfnet.model.path import Decides, Fix, HopKind, HopPlace, Severity
 from kubectl_ebpfnet.model.room import Table
+from kubectl_ebpfnet.model.shell import word
 
 FULL = 0.95
 """Part of a map that evicts from which on it evicts: each CPU keeps some free entries of its own
@@ -138,7 +139,7 @@ def _report(walk: PathBuilder, node: NodeView, table: Table, endpoint_id: int, f
                 fix = Fix(f"Raise {words.setting}.", node.cilium("status --verbose"))
                 reason = f"{title}: a new flow is dropped ({_OF_TRAFFIC[table]})"
                 walk.doubt(reason, Decides.DROP, fix)
-        detail.append(f"`kubectl ebpfnet flows node/{node.name}` shows who fills it.")
+        detail.append(f"`kubectl ebpfnet flows node/{word(node.name)}` shows who fills it.")
     if words.setting:
         ratio = ", or follows from bpf-map-dynamic-size-ratio" if table in _OF_TRAFFIC else ""
         detail.append(f"Its size is {words.setting}{ratio}.")

@@ -11,6 +11,7 @@ from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.kube import Pod
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import PathRequest, Target
+from kubectl_ebpfnet.model.shell import word
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,10 @@ def check_outside(cluster: ClusterView, address: Address) -> None:
     """
     pod = cluster.pod_with(address)
     if pod is not None:
-        who, hint = f"pod {pod.namespace}/{pod.name}", f"path -n {pod.namespace} pod/{pod.name} …"
+        who, hint = (
+            f"pod {pod.namespace}/{pod.name}",
+            f"path -n {word(pod.namespace)} pod/{word(pod.name)} …",
+        )
     elif node := cluster.owner_of(address):
         who, hint = f"node {node}", f"path node/{node} …"
     else:

@@ -20,6 +20,7 @@ from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import Record, matching_lines
 from kubectl_ebpfnet.model.net import Address, Flow, endpoint_text, has_ports, protocol_name
 from kubectl_ebpfnet.model.path import Decides, Evidence, Fix, HopKind, Severity, State
+from kubectl_ebpfnet.model.shell import word
 
 NEARLY = 0.9
 """Part of the ports that is in use, above which some new flows find none."""
@@ -122,7 +123,8 @@ def _judge(
         "gateway), or the service more."
     )
     fix = Fix(
-        "See who holds them.", f"kubectl ebpfnet flows node/{node.name} --to {flow.destination}"
+        "See who holds them.",
+        f"kubectl ebpfnet flows node/{word(node.name)} --to {flow.destination}",
     )
     if found.used >= most:
         walk.drop(

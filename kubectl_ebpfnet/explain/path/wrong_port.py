@@ -10,12 +10,15 @@ from collections.abc import Collection, Sequence
 from ipaddress import IPv4Address, IPv6Address
 
 from kubectl_ebpfnet.explain.kernel import sockets as kernel
+from kubectl_ebpfnet.explain.path import commands
 from kubectl_ebpfnet.explain.path.service_address import ServiceAddress
 from kubectl_ebpfnet.model.dataclass import dataclass
+from kubectl_ebpfnet.model.few import few
 from kubectl_ebpfnet.model.kernel import Listener
 from kubectl_ebpfnet.model.kube import Pod
 from kubectl_ebpfnet.model.net import Flow, endpoint_text, protocol_name
 from kubectl_ebpfnet.model.path import Fix
+from kubectl_ebpfnet.model.shell import word
 
 _NAMED = 5
 """Ports and sockets that a sentence names."""
@@ -65,7 +68,7 @@ def remedy(unmet: Unmet) -> Remedy:
 
 def _bound_otherwise(unmet: Unmet, bound: Sequence[Listener]) -> Remedy:
     """The port is right, the address or the device of the socket is not."""
-    flow, listed = unmet.flow, ", ".join(kernel.text(socket) for socket in bound[:_NAMED])
+    flow, listed = unmet.flow, few(bound, _NAMED, kernel.text)
     version = flow.destination.version
     anywhere = str(IPv4Address(0) if version == 4 else IPv6Address(0))
     cause = f"{unmet.owner} listens on {listed} only"
@@ -106,7 +109,7 @@ def _at_other_ports(unmet: Unmet) -> Remedy:
                 Fix(
                     f"Set targetPort of port {port.port} to {_ports(listening or declared, ' or ')}"
                     f" in Service {service.name}.",
-                    f"kubectl edit svc -n {service.namespace} {service.name}",
+                    f"kubectl edit svc -n {word(service.namespace)} {word(service.name)}",
                 ),
                 f"Service {service.namespace}/{service.name}",
             )
@@ -115,7 +118,7 @@ def _at_other_ports(unmet: Unmet) -> Remedy:
     what = f"Make a process of {unmet.owner} listen at port {flow.destination_port}"
     if listening and port is None:
         what += f", or ask for port {_ports(listening, ' or ')}"
-    logs = f"kubectl logs -n {pod.namespace} {pod.name}"
+    logs = commands.pod_logs(pod.namespace, pod.name)
     return Remedy(cause, Fix(f"{what}; its log may tell why it does not.", logs), _title(pod))
 
 

@@ -28,6 +28,7 @@ from pathlib import Path
 from kubectl_ebpfnet.errors import Incomplete, KernelError, ParseError
 from kubectl_ebpfnet.model import json_members as js
 from kubectl_ebpfnet.model.cilium import HOST, EndpointState
+from kubectl_ebpfnet.model.few import few
 from kubectl_ebpfnet.model.protocol.questions import NodeRequest
 from kubectl_ebpfnet.model.untrusted import json_value
 
@@ -75,11 +76,8 @@ def states(_: NodeRequest, folder: Path = FOLDER) -> Iterator[EndpointState]:
 
 def incomplete(unread: Sequence[str]) -> Incomplete:
     """Return the error of an answer that lacks endpoints: their ids."""
-    more = f" and {len(unread) - _NAMED} more" if len(unread) > _NAMED else ""
-    return Incomplete(
-        f"what the agent wrote down of endpoint {', '.join(unread[:_NAMED])}{more} was not read",
-        errno.EIO,
-    )
+    which = few(unread, _NAMED)
+    return Incomplete(f"what the agent wrote down of endpoint {which} was not read", errno.EIO)
 
 
 def listed(folder: Path) -> list[str]:

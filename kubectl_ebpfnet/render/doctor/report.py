@@ -19,6 +19,7 @@ from kubectl_ebpfnet.model.doctor import (
     Reach,
 )
 from kubectl_ebpfnet.model.evidence import LIVE, Bundle
+from kubectl_ebpfnet.model.few import few
 from kubectl_ebpfnet.model.path import Evidence
 from kubectl_ebpfnet.model.probe import Judgement
 from kubectl_ebpfnet.model.protocol import codec
@@ -144,9 +145,7 @@ def _names(names: Sequence[str], of: int) -> str:
         return "every node"
     # A single example is enough where names are long.
     named = _NAMED if all(len(name) <= _SHORT for name in names[:_NAMED]) else 1
-    if len(names) <= named + 1:
-        return ", ".join(names)
-    return f"{', '.join(names[:named])} and {len(names) - named} more"
+    return few(names, max(named, len(names) if len(names) <= named + 1 else 0))
 
 
 # --- nodes ----------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from kubectl_ebpfnet.model.evidence import Bundle
+from kubectl_ebpfnet.model.few import few
 from kubectl_ebpfnet.model.net import protocol_name
 from kubectl_ebpfnet.model.probe import (
     POLICIES_SCHEMA,
@@ -192,10 +193,7 @@ def notes(report: ProbeReport) -> list[tuple[str, str]]:
         nodes[_NO_PROOF] = {f"on {attempt.node}": None for attempt in report.internal}
     shown = []
     for text, found in nodes.items():
-        names = list(found)
-        label = ", ".join(names[:_NAMED])
-        label += f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        shown.append((label, text))
+        shown.append((few(found, _NAMED), text))
     return shown
 
 

@@ -12,6 +12,7 @@ from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.path import Fix, HopKind, Severity, State
+from kubectl_ebpfnet.model.shell import word
 
 _LOST = ("drop", "early_drop")
 NEARLY_FULL = 0.75
@@ -44,7 +45,7 @@ def table_is_full(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
         title=text,
         detail="The kernel drops the first packet of a connection that has no room. Raise "
         "net.netfilter.nf_conntrack_max, or find who opens them: "
-        f"`kubectl ebpfnet flows node/{here.node}`.",
+        f"`kubectl ebpfnet flows node/{word(here.node)}`.",
         fix=Fix(
             f"Make room on {here.node}, or find who opens so many connections.",
             f"sysctl -w net.netfilter.nf_conntrack_max={2 * count}",

@@ -22,6 +22,7 @@ from kubectl_ebpfnet.model.egress_policy import EgressPolicy
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import Evidence, Fix, Severity
 from kubectl_ebpfnet.model.policy import Selector
+from kubectl_ebpfnet.model.shell import word
 
 RESOURCES = ("ciliumegressgatewaypolicies", "ciliumegressnatpolicies")
 
@@ -155,13 +156,13 @@ def no_gateway(walk: PathBuilder, row: EgressGatewayPolicy, found: Behind) -> tu
             f"Its nodeSelector ({asked}) selects {', '.join(ready)}, and the map has no gateway: "
             "the agents have not seen that label yet, or the CiliumNode lacks it."
         )
-        return title, detail, Fix(detail, f"kubectl get ciliumnode {ready[0]} --show-labels")
+        return title, detail, Fix(detail, f"kubectl get ciliumnode {word(ready[0])} --show-labels")
     if lists.read(walk.cluster, "nodes") is None:
         detail = f"Which nodes its nodeSelector ({asked}) selects is not known: none were listed."
         return title, detail, Fix(detail, "kubectl get nodes --show-labels")
     detail = f"Its nodeSelector ({asked}) selects no node: label the one that is to be the gateway."
     labels = [r for each in chosen[:1] for r in each if r.operator == "In" and r.values]
-    words = " ".join(f"{r.key}={r.values[0]}" for r in labels)
+    words = " ".join(word(f"{r.key}={r.values[0]}") for r in labels)
     return title, detail, Fix(detail, f"kubectl label node NODE {words}" if words else "")
 
 

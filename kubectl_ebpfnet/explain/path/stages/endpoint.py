@@ -5,6 +5,7 @@ Source: Cilium bpf/bpf_lxc.c (cil_lxc_policy): conntrack IN look-up, ingress pol
 
 from __future__ import annotations
 
+from kubectl_ebpfnet.explain.path import commands
 from kubectl_ebpfnet.explain.path.endings import Destination
 from kubectl_ebpfnet.explain.path.own_flow import incoming_at
 from kubectl_ebpfnet.explain.path.stages import listener, pod_rules, proxy, reply_nat, size
@@ -166,7 +167,7 @@ def _into_pod(walk: PathBuilder, here: PacketState) -> None:
         walk.finding(
             Severity.WARNING,
             f"the receiving pod {name} is not ready{why}",
-            f"`kubectl describe pod -n {pod.namespace} {pod.name}` tells why.",
+            f"`{commands.describe_pod(pod.namespace, pod.name)}` tells why.",
         )
     if pod is not None and not listener.in_pod(walk, here, pod):
         return

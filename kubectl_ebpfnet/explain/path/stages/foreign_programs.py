@@ -24,6 +24,7 @@ from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.kernel import Attachment, Program
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import Decides, Fix, HopKind, HopPlace, State
+from kubectl_ebpfnet.model.shell import word
 
 _OTHER_VERSIONS = {4: ("ipv6", "arp"), 6: ("ip", "arp")}
 
@@ -89,7 +90,7 @@ def _look_further(where: Where, program: ProgramAtHook) -> Fix:
     if a.cgroup:
         there = f"from cgroup {a.cgroup} of {node}"
     if a.classifier:
-        command = f"tc -s filter show dev {a.device} {direction}"
+        command = f"tc -s filter show dev {word(a.device)} {direction}"
     return Fix(
         f"Find out whose it is and what it does{counts}; take it away {there} to try.", command
     )

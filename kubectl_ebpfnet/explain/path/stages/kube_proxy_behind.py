@@ -14,6 +14,7 @@ from kubectl_ebpfnet.explain.path.service_address import ServiceAddress
 from kubectl_ebpfnet.explain.path.stages.kube_proxy_cause import listed, policy_of, restart, title
 from kubectl_ebpfnet.explain.path.state import PathBuilder
 from kubectl_ebpfnet.explain.path.wrong_port import Remedy
+from kubectl_ebpfnet.model.few import few
 from kubectl_ebpfnet.model.kube import ServiceEndpoint
 from kubectl_ebpfnet.model.net import endpoint_text
 from kubectl_ebpfnet.model.path import Evidence, Severity
@@ -90,5 +91,4 @@ def _idle(
 
 
 def _texts(places: Collection[Place]) -> str:
-    more = f" and {len(places) - _NAMED} more" if len(places) > _NAMED else ""
-    return ", ".join(endpoint_text(*place) for place in [*places][:_NAMED]) + more
+    return few(places, _NAMED, lambda place: endpoint_text(*place))

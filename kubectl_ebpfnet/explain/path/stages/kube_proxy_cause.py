@@ -9,12 +9,14 @@ from dataclasses import replace
 from kubectl_ebpfnet.explain.kernel.kube_proxy_refusals import Refused, refused
 from kubectl_ebpfnet.explain.kernel.netfilter import ChainEnd
 from kubectl_ebpfnet.explain.path import backends as kinds
+from kubectl_ebpfnet.explain.path import commands
 from kubectl_ebpfnet.explain.path.no_endpoints import why_no_endpoint
 from kubectl_ebpfnet.explain.path.service_address import ServiceAddress
 from kubectl_ebpfnet.explain.path.stages.no_backend import take_another_node
 from kubectl_ebpfnet.explain.path.stages.passage import BackEnd, Passage
 from kubectl_ebpfnet.explain.path.state import PathBuilder
 from kubectl_ebpfnet.explain.path.wrong_port import Remedy
+from kubectl_ebpfnet.model.few import few
 from kubectl_ebpfnet.model.kube import Service, ServiceEndpoint
 from kubectl_ebpfnet.model.net import Address, Flow, protocol_name
 from kubectl_ebpfnet.model.path import Fix
@@ -67,8 +69,7 @@ def restart(node: str) -> Fix:
     """Return how to let kube-proxy of a node write its rules anew."""
     return Fix(
         f"Restart kube-proxy on {node}: it writes its rules anew. Its log tells why it is behind.",
-        "kubectl delete pod -n kube-system -l k8s-app=kube-proxy "
-        f"--field-selector spec.nodeName={node}",
+        f"kubectl delete pod -n kube-system -l k8s-app=kube-proxy {commands.pods_on(node)}",
     )
 
 
@@ -93,8 +94,7 @@ def policy_of(service: ServiceAddress) -> str:
 
 def listed(ends: tuple[ServiceEndpoint, ...] | list[ServiceEndpoint]) -> str:
     """Return the first endpoints in words."""
-    more = f" and {len(ends) - _NAMED} more" if len(ends) > _NAMED else ""
-    return ", ".join(map(kinds.text, ends[:_NAMED])) + more
+    return few(ends, _NAMED, kinds.text)
 
 
 def _without_endpoint(
@@ -122,10 +122,7 @@ def _without_endpoint(
     found = why_no_endpoint(walk.cluster, service)
     if found is not None:
         return replace(found, cause=f"{service.owner_title} has no endpoint: {found.cause}")
-    slices = (
-        f"kubectl get endpointslices -n {owner.namespace} "
-        f"-l kubernetes.io/service-name={owner.name}"
-    )
+    slices = commands.list_slices(owner.namespace, owner.name)
     cause = f"{service.owner_title} has no endpoint: {by} says so"
     return Remedy(cause, Fix("See what the Service has.", slices), _named(owner))
 
@@ -135,7 +132,7 @@ def _only_elsewhere(
 ) -> Remedy:
     """The traffic policy is Local, and the node has no endpoint."""
     setting = traffic_policy(service)
-    others = ", ".join(f"{kinds.text(e)} on {e.node or 'no node'}" for e in elsewhere[:_NAMED])
+    others = few(elsewhere, _NAMED, lambda e: f"{kinds.text(e)} on {e.node or 'no node'}")
     cause = (
         f"{service.owner_title} has no endpoint on {node}: {setting} is Local, and no ready "
         f"endpoint is on {node} "
@@ -165,7 +162,7 @@ def _outside_ranges(owner: Service, source: Address, node: str, by: str) -> Reme
         f"{name} does not let {source} in: its loadBalancerSourceRanges are {has}",
         Fix(
             f"Add {source}/{source.max_prefixlen}, or its network, to loadBalancerSourceRanges.",
-            f"kubectl edit service -n {owner.namespace} {owner.name}",
+            commands.edit_service(owner.namespace, owner.name),
         ),
         _named(owner),
     )

@@ -8,6 +8,7 @@ bpf/bpf_sock.c (a socket of the node's own namespace connects to that port on lo
 from __future__ import annotations
 
 from kubectl_ebpfnet.explain.kernel import sockets
+from kubectl_ebpfnet.explain.path import commands
 from kubectl_ebpfnet.explain.path.presumed import Look
 from kubectl_ebpfnet.explain.path.service_address import ServiceAddress
 from kubectl_ebpfnet.explain.path.state import PathBuilder, Where
@@ -79,7 +80,7 @@ def _listens(walk: PathBuilder, packet: Packet, service: ServiceAddress, node: s
         cause=f"{service.title} is an L7 load-balancer, and {what}",
         fix=Fix(
             f"See that Envoy runs on {node}, and its log.",
-            f"kubectl get pods -A -l {_LABEL} --field-selector spec.nodeName={node}",
+            f"kubectl get pods -A -l {_LABEL} {commands.pods_on(node)}",
         ),
         object=_pod(walk, node),
     )  # fmt: skip

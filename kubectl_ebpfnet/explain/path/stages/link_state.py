@@ -8,6 +8,7 @@ from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.path import Evidence, Fix, HopKind, State
+from kubectl_ebpfnet.model.shell import word
 
 _KEEP = ("ifindex", "ifname", "flags", "mtu", "operstate", "address")
 
@@ -39,10 +40,10 @@ def takes_packets(
     if down.links[-1].up:  # nothing on this node is down
         fix = Fix(
             f"See what {cause} of node {here.node} is joined to: its cable, switch or peer.",
-            f"ip -s -d link show {cause}",
+            f"ip -s -d link show {word(cause)}",
         )
     else:
-        fix = Fix(f"Set {causes} of node {here.node} up.", f"ip link set {cause} up")
+        fix = Fix(f"Set {causes} of node {here.node} up.", f"ip link set {word(cause)} up")
     said = down.what.removeprefix(f"{device} ")
     walk.drop(
         *here.on_node(HopKind.LINK), down.what, State.OBSERVED, here.packet,

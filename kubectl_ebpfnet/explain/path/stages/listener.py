@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from kubectl_ebpfnet.explain.kernel import sockets as kernel
-from kubectl_ebpfnet.explain.path import host_ports
+from kubectl_ebpfnet.explain.path import commands, host_ports
 from kubectl_ebpfnet.explain.path.presumed import Look
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Where
 from kubectl_ebpfnet.explain.path.wrong_port import Unmet, remedy
@@ -297,7 +297,7 @@ def _accept_again(end: PacketEnd) -> Fix:
         return Fix(f"See why the process on {end.owner} does not accept.", "ss -ltnp")
     return Fix(
         f"See why the process of {end.owner} does not accept: it may hang, or be too slow.",
-        f"kubectl logs -n {end.pod.namespace} {end.pod.name}",
+        commands.pod_logs(end.pod.namespace, end.pod.name),
     )
 
 

@@ -20,6 +20,7 @@ from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.kernel import Counter, Qdisc
 from kubectl_ebpfnet.model.path import Fix, HopKind, HopPlace, Severity, State
+from kubectl_ebpfnet.model.shell import word
 
 PART = 0.01
 """Part of the packets from which on losses are said."""
@@ -95,7 +96,7 @@ def _queued(
                 detail="Somebody set it: neither Kubernetes nor Cilium does.",
                 fix=Fix(
                     "Take it away; the device then has its default qdisc again.",
-                    f"tc qdisc del dev {qdisc.device} root",
+                    f"tc qdisc del dev {word(qdisc.device)} root",
                 ),
             )  # fmt: skip
             return False
@@ -122,8 +123,8 @@ def _report(walk: PathBuilder, qdisc: Qdisc, title: str, record: Record | None) 
     walk.finding(
         Severity.WARNING if lost or qdisc.loss else Severity.INFO,
         f"{title} {', '.join(said) or 'shapes or delays what is sent'}",
-        f"Counted since it was made: `tc -s qdisc show dev {qdisc.device}` twice shows whether it "
-        "drops now.",
+        f"Counted since it was made: `tc -s qdisc show dev {word(qdisc.device)}` twice shows "
+        "whether it drops now.",
         cite.of(record, qdisc.span),
     )
 
@@ -151,8 +152,8 @@ def device_losses(walk: PathBuilder, node: NodeView, device: str, way: str) -> N
     walk.finding(
         Severity.WARNING,
         f"{device} of node {node.name} loses packets that it {does}: {named}, of {packets.value}",
-        f"Counted since it was made: `ip -s -s link show {device}` twice shows whether it loses "
-        f"some now, `ethtool -S {device}` why.",
+        f"Counted since it was made: `ip -s -s link show {word(device)}` twice shows whether it "
+        f"loses some now, `ethtool -S {word(device)}` why.",
         cite.of(node[fact].record, *dict.fromkeys(counter.span for counter in (packets, *lost))),
     )
 

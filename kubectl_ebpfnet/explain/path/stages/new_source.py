@@ -16,6 +16,7 @@ from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.few import few
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.netfilter import NetfilterRule
 from kubectl_ebpfnet.model.path import Decides, Evidence, Fix, HopKind, Severity, State
@@ -147,7 +148,7 @@ def _to_one_of_the_nodes(
     what, which = "it", f"which address {title} gives it is not known"
     if found:
         which = "which of them is not known"
-        what = f"the source to one of {', '.join(map(str, found[:_NAMED]))}"
+        what = f"the source to one of {few(found, _NAMED)}"
         packet = replace(packet, flow=packet.flow.with_source(found[0], None))
     walk.hop(
         *here.on_node(HopKind.NAT), f"netfilter masquerades {what} by {title}", State.UNKNOWN,

@@ -18,6 +18,7 @@ from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.kernel import Neighbour
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import Decides, Evidence, Fix, HopKind, Outcome, Severity, State
+from kubectl_ebpfnet.model.shell import word
 
 _NOT_ON_A_LINK = ("lo", "lxc", "cilium_")
 """How the names of devices begin that no other node can send a frame to."""
@@ -132,7 +133,7 @@ def _drop_wrong(
 def _delete(here: PacketState, neighbour: Neighbour) -> Fix:
     return Fix(
         f"Delete the entry on {here.node}: the kernel asks for the MAC itself.",
-        f"ip neigh del {neighbour.address} dev {here.device}",
+        f"ip neigh del {neighbour.address} dev {word(here.device)}",
     )
 
 

@@ -9,6 +9,7 @@ rejects it.
 from __future__ import annotations
 
 from kubectl_ebpfnet.explain.path import backends as kinds
+from kubectl_ebpfnet.explain.path import commands
 from kubectl_ebpfnet.explain.path.agent_behind import see_agent
 from kubectl_ebpfnet.explain.path.no_endpoints import why_no_endpoint
 from kubectl_ebpfnet.explain.path.service_address import ServiceAddress
@@ -18,6 +19,7 @@ from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model.evidence import API
 from kubectl_ebpfnet.model.kube import Service
 from kubectl_ebpfnet.model.path import Decides, Fix, HopPlace, Packet, State
+from kubectl_ebpfnet.model.shell import word
 
 _ZONE = "topology.kubernetes.io/zone"
 
@@ -90,10 +92,7 @@ def _remedy(walk: PathBuilder, service: ServiceAddress, node: NodeView, local: s
     """Return why there is no backend, and what to edit: by the datapath's map, by the Service's
     objects, and by what holds its traffic on a node or in a zone."""
     own = f"Service {service.namespace}/{service.name}" if service.name else ""
-    slices = (
-        f"kubectl get endpointslices -n {service.namespace or 'NAMESPACE'} "
-        f"-l kubernetes.io/service-name={service.name or 'NAME'}"
-    )
+    slices = commands.list_slices(service.namespace or "NAMESPACE", service.name or "NAME")
     if service.unresolved:
         cause = f"{service.unresolved} slots of its map name a backend that Cilium's map lacks"
         return see_agent(walk.cluster, cause, node.name)
@@ -159,7 +158,7 @@ def _no_redirect(service: ServiceAddress, node: NodeView) -> Remedy:
     own = ", ".join(kinds.text(end) for end in service.sliced or () if end.ready)
     if own:
         cause += f"; the Service's own endpoints ({own}) get none of it"
-    where = f"-n {service.namespace}" if service.namespace else "-A"
+    where = f"-n {word(service.namespace)}" if service.namespace else "-A"
     return Remedy(
         cause,
         Fix(
@@ -183,7 +182,7 @@ def take_another_node(service: ServiceAddress, node: str, local: str) -> Fix:
     if local == "externalTrafficPolicy":
         loses = ", where backends may see a node's address in place of the client's"
     command = (
-        f"kubectl patch service -n {service.namespace} {service.name} "
+        f"kubectl patch service -n {word(service.namespace)} {word(service.name)} "
         f'-p \'{{"spec":{{"{local}":"Cluster"}}}}\''
     )
     return Fix(
@@ -197,7 +196,7 @@ def _take_another_zone(service: ServiceAddress, node: NodeView, zone: str, zones
         f"its endpoints have topology hints for zone {zones}, {node.name} is in {zone}, and Cilium "
         "uses no endpoint of another zone"
     )
-    command = f"kubectl edit service -n {service.namespace} {service.name}"
+    command = commands.edit_service(service.namespace, service.name)
     return Remedy(
         cause,
         Fix(

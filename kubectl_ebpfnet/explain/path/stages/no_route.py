@@ -14,6 +14,7 @@ from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.kernel import FibAnswer
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import Decides, Evidence, Fix, HopKind, HopPlace, State
+from kubectl_ebpfnet.model.shell import word
 
 
 def end_not_read(
@@ -75,7 +76,7 @@ def fix_of(here: PacketState, reason: str, destination: Address) -> Fix:
             f"List every table and rule of node {here.node}.",
             f"ip {version}route show table all; ip {version}rule",
         )
-    by = f" iif {here.in_device}" if here.in_device else ""
+    by = f" iif {word(here.in_device)}" if here.in_device else ""
     source = (here.packet.outer or here.packet.flow).source
     return Fix(
         f"Ask the kernel of node {here.node} for this packet, with its mark, ports and uid.",
@@ -107,7 +108,7 @@ def sysctl_hop(
             reason=barrier.undecided, decides=Decides.DROP,
         )  # fmt: skip
         return False
-    detail = f"`sysctl -w {barrier.setting}` on {here.node} lets it pass."
+    detail = f"`sysctl -w {word(barrier.setting)}` on {here.node} lets it pass."
     walk.drop(
         *here.on_node(HopKind.ROUTE),
         f"{barrier.text} on {here.node}",
@@ -117,7 +118,7 @@ def sysctl_hop(
         title=f"node {here.node}: {barrier.text}",
         detail=detail,
         cause=f"{barrier.text} on {here.node}",
-        fix=Fix(f"Let node {here.node} forward it.", f"sysctl -w {barrier.setting}"),
+        fix=Fix(f"Let node {here.node} forward it.", f"sysctl -w {word(barrier.setting)}"),
     )
     return True
 
@@ -147,7 +148,7 @@ def drop_refused(
     evidence = route_evidence(node, decision)
     if rule is not None:
         evidence += cite.of(node.rules(version).record, rule.span)
-    by = f" iif {here.in_device}" if here.in_device else ""
+    by = f" iif {word(here.in_device)}" if here.in_device else ""
     source = (here.packet.outer or here.packet.flow).source
     command = f"ip route get {destination} from {source}{by}"
     detail = f"`{command}` on the node shows the same."

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kubectl_ebpfnet.explain.flows.between import nat_entry_of
+from kubectl_ebpfnet.explain.path import commands
 from kubectl_ebpfnet.explain.path.frontend_lookup import Lookup
 from kubectl_ebpfnet.explain.path.own_flow import tracked_at
 from kubectl_ebpfnet.explain.path.service_address import ServiceAddress
@@ -178,7 +179,7 @@ def _in_ranges(walk: PathBuilder, here: PacketState, service: ServiceAddress, de
         fix=Fix(
             f"Add {source} to loadBalancerSourceRanges of Service {service.name}, or ask from an "
             "address that is in them.",
-            f"kubectl edit service -n {service.namespace} {service.name}",
+            commands.edit_service(service.namespace, service.name),
         ),
         object=f"Service {service.namespace}/{service.name}",
     )

@@ -12,12 +12,14 @@ from dataclasses import replace
 from kubectl_ebpfnet.explain.kernel import nft
 from kubectl_ebpfnet.explain.kernel.context import Context
 from kubectl_ebpfnet.explain.kernel.netfilter import MAY_BE_ANYTHING, ChainEnd, ChainOutcome
+from kubectl_ebpfnet.explain.path import commands
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.netfilter import NetfilterRule, Ruleset
 from kubectl_ebpfnet.model.nft import AnyRule, NftChain, NftRule, NftRuleset
 from kubectl_ebpfnet.model.path import Evidence, Fix
+from kubectl_ebpfnet.model.shell import word
 
 _OF_SERVICE = re.compile(r"([a-z0-9-]+)/([a-z0-9.-]+)(?::|\s|$)")
 """Beginning of kube-proxy's comments: `namespace/service:port has no endpoints`."""
@@ -111,7 +113,9 @@ class Passage:
         if isinstance(self.back_end, BackEnd):
             return f"{self.back_end.command}-save -c"
         return (
-            f"nft list table {self.chain.family} {self.table}" if self.chain else "nft list ruleset"
+            f"nft list table {word(self.chain.family)} {word(self.table)}"
+            if self.chain
+            else "nft list ruleset"
         )
 
     def named(self, end: ChainEnd) -> str:
@@ -181,8 +185,7 @@ class Passage:
         if service is not None:
             return Fix(
                 f"kube-proxy keeps this rule: {rule.comment}. Mend the Service, or its endpoints.",
-                f"kubectl get endpointslices -n {service[1]} "
-                f"-l kubernetes.io/service-name={service[2]}",
+                commands.list_slices(service[1], service[2]),
             )
         return Fix(
             f"Let this packet pass before the rule on {place}, or delete the rule.",
@@ -191,17 +194,18 @@ class Passage:
 
     def _accept(self) -> str:
         if self.chain is not None:
-            return f"nft chain {self.chain.title} '{{ policy accept; }}'"
+            place = " ".join(map(word, (self.chain.family, self.table, self.chain.name)))
+            return f"nft chain {place} '{{ policy accept; }}'"
         assert isinstance(self.back_end, BackEnd)
-        return f"{self.back_end.command} -t {self.table} -P {self.outcome.chain} ACCEPT"
+        return f"{self.back_end.command} -t {word(self.table)} -P {word(self.outcome.chain)} ACCEPT"
 
     def delete(self, rule: AnyRule) -> str:
         """Return the command that deletes a rule."""
         if isinstance(rule, NftRule):
-            place = f"{rule.family} {rule.table} {rule.chain}"
+            place = " ".join(map(word, (rule.family, rule.table, rule.chain)))
             return f"nft delete rule {place} handle {rule.handle}"
         assert isinstance(self.back_end, BackEnd)
-        return f"{self.back_end.command} -t {rule.table} -D {rule.chain} {rule.number}"
+        return f"{self.back_end.command} -t {word(rule.table)} -D {word(rule.chain)} {rule.number}"
 
 
 def rules_evidence(back_end: BackEnd | Native, rules: Sequence[AnyRule]) -> tuple[Evidence, ...]:

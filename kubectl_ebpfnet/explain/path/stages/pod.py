@@ -23,6 +23,7 @@ from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.kernel import Link, Neighbour, Route
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import Evidence, HopKind, Severity, State
+from kubectl_ebpfnet.model.shell import word
 
 
 def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
@@ -153,8 +154,8 @@ def _link(
             here.packet,
             evidence,
             title=f"{device} of pod {walk.source_pod} is down",
-            detail=f"`kubectl exec -n {walk.sender.namespace} {walk.sender.name} -- "
-            f"ip link set {device} up` brings it up.",
+            detail=f"`kubectl exec -n {word(walk.sender.namespace)} {word(walk.sender.name)} -- "
+            f"ip link set {word(device)} up` brings it up.",
         )
         return None
     outer, how, evidence = _host_side(walk, netns, node, inner, neighbour)

@@ -21,6 +21,7 @@ from kubectl_ebpfnet.explain.views.netns import PodNetns
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.kernel import Route
 from kubectl_ebpfnet.model.path import Decides, Evidence, Fix, HopKind, State
+from kubectl_ebpfnet.model.shell import word
 
 
 def route_in_pod(walk: PathBuilder, here: PacketState, netns: PodNetns) -> Route | bool | None:
@@ -92,7 +93,7 @@ def route_in_pod(walk: PathBuilder, here: PacketState, netns: PodNetns) -> Route
 
 
 def _read_routing(walk: PathBuilder) -> Fix:
-    name = f"-n {walk.sender.namespace} {walk.sender.name}"
+    name = f"-n {word(walk.sender.namespace)} {word(walk.sender.name)}"
     return Fix(
         "List the rules and every table of the pod.",
         f"kubectl exec {name} -- sh -c 'ip rule; ip route show table all'",

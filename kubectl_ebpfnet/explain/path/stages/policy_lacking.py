@@ -16,6 +16,7 @@ from kubectl_ebpfnet.explain.policy.evaluate import PolicyAnswer, RuleAnswer
 from kubectl_ebpfnet.explain.policy.party import Party
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model.dataclass import dataclass
+from kubectl_ebpfnet.model.few import few
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import Fix
 from kubectl_ebpfnet.model.policy import Policy
@@ -74,9 +75,8 @@ def lacking(
     rules = [*answer.lacking, *answer.undecided(deny=False)]
     if not rules:
         return Lack(policy, "", fix, ())
-    shown = ", ".join(words.rule(each, answer) for each in rules[: words.SHOWN])
-    more = f" and {len(rules) - words.SHOWN} more" if len(rules) > words.SHOWN else ""
-    return Lack(policy, f"; the rules are {shown}{more}", fix, rules)
+    shown = few(rules, words.SHOWN, lambda each: words.rule(each, answer))
+    return Lack(policy, f"; the rules are {shown}", fix, rules)
 
 
 def _addition(subject: PolicySubject, other: Party, policy: Policy, what: str) -> Fix:

@@ -21,6 +21,7 @@ from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import PolicyEntry
 from kubectl_ebpfnet.model.dataclass import dataclass
+from kubectl_ebpfnet.model.few import few
 from kubectl_ebpfnet.model.path import Evidence, Fix, Packet
 from kubectl_ebpfnet.model.policy import Policy
 
@@ -278,8 +279,7 @@ def _why_denied(cluster: ClusterView, subject: PolicySubject, answer: PolicyAnsw
     what = f"no {subject.direction} rule allows {words.what(cluster, subject)}"
     if not by:
         return f"policies are always enforced (enable-policy), and {what}"
-    named = ", ".join(policy.title for policy in by[: words.SHOWN])
-    named += f" and {len(by) - words.SHOWN} more" if len(by) > words.SHOWN else ""
+    named = few(by, words.SHOWN, lambda policy: policy.title)
     whose = subject.name
     if subject.endpoint_id:
         whose = policy_ends.title(cluster, subject.node, subject.endpoint_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from kubectl_ebpfnet.explain.path import fqdn, policy, room
+from kubectl_ebpfnet.explain.path import commands, fqdn, policy, room
 from kubectl_ebpfnet.explain.path.redirect import Redirect
 from kubectl_ebpfnet.explain.path.stages import looked_up_names, policy_map
 from kubectl_ebpfnet.explain.path.stages.policy_names import REALIZED, Names
@@ -306,7 +306,7 @@ def _fix(
         anew = f"The agent on {node} writes the whole map of {who} when it starts: restart it."
         if lacks_rule and _enforced(subject) is None:
             anew = f"{allow} Where none selects {whose}, its map is broken. {anew}"
-        agents = f"-l {'='.join(AGENT_LABEL)} --field-selector spec.nodeName={node}"
+        agents = f"-l {'='.join(AGENT_LABEL)} {commands.pods_on(node)}"
         return Fix(anew, f"kubectl delete pods -A {agents}")
     return Fix(
         f"Take {what} out of the {subject.direction}Deny rule that selects {whose}: a deny wins "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from kubectl_ebpfnet.explain.path.stages.policy_subject import PolicySubject
@@ -11,12 +10,13 @@ from kubectl_ebpfnet.explain.policy.evaluate import PolicyAnswer, RuleAnswer
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.names import address_text
+from kubectl_ebpfnet.model.few import few
 from kubectl_ebpfnet.model.path import Evidence
 from kubectl_ebpfnet.model.policy import Policy
+from kubectl_ebpfnet.model.shell import word
 
 SHOWN = 3
 """Policies, and rules, that are named."""
-_NAME = re.compile(r"[a-z0-9.-]{1,253}")
 
 
 def what(cluster: ClusterView, subject: PolicySubject) -> str:
@@ -28,9 +28,11 @@ def what(cluster: ClusterView, subject: PolicySubject) -> str:
 
 def rules(answers: Sequence[RuleAnswer]) -> str:
     """Name rules with their policies, the first few."""
-    shown = [f"{each.policy.title} {text.rule(each.rule)}" for each in answers[:SHOWN]]
-    more = f" and {len(answers) - SHOWN} more rules" if len(answers) > SHOWN else ""
-    return ", ".join(shown) + more
+
+    def named(each: RuleAnswer) -> str:
+        return f"{each.policy.title} {text.rule(each.rule)}"
+
+    return few(answers, SHOWN, named, "more rules")
 
 
 def rule(each: RuleAnswer, answer: PolicyAnswer) -> str:
@@ -40,11 +42,9 @@ def rule(each: RuleAnswer, answer: PolicyAnswer) -> str:
 
 
 def edit(policy: Policy) -> str:
-    """Return the command that edits a policy, "" where its name is none of Kubernetes'."""
-    if not all(map(_NAME.fullmatch, (policy.name, policy.namespace or "-"))):
-        return ""
-    within = f" -n {policy.namespace}" if policy.namespace else ""
-    return f"kubectl edit {policy.kind.lower()}{within} {policy.name}"
+    """Return the command that edits a policy."""
+    within = f" -n {word(policy.namespace)}" if policy.namespace else ""
+    return f"kubectl edit {policy.kind.lower()}{within} {word(policy.name)}"
 
 
 def cited(cluster: ClusterView, answers: Sequence[RuleAnswer]) -> tuple[Evidence, ...]:

@@ -12,6 +12,7 @@ from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.dataclass import dataclass
+from kubectl_ebpfnet.model.few import few
 from kubectl_ebpfnet.model.net import protocol_name
 from kubectl_ebpfnet.model.path import NOW, Evidence, Fix, Outcome
 from kubectl_ebpfnet.model.proxy import EndpointRule, ProxyRedirect
@@ -64,9 +65,8 @@ def in_words(parser: str, allows: tuple[str, ...]) -> str:
     """Return what L7 rules let pass: `queries for a.example, b.example and 3 more`."""
     if not allows:
         return ""
-    more = f" and {len(allows) - _SHOWN} more" if len(allows) > _SHOWN else ""
     what = {"dns": "queries for ", "http": ""}.get(parser, "")
-    return f"{what}{', '.join(allows[:_SHOWN])}{more}"
+    return f"{what}{few(allows, _SHOWN)}"
 
 
 def _is_for(rule: EndpointRule, redirect: Redirect) -> bool:

@@ -10,6 +10,7 @@ from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.kernel import Route
 from kubectl_ebpfnet.model.path import Decides, Fix, HopKind, Larger, State
+from kubectl_ebpfnet.model.shell import word
 
 
 def sent_by_pod(walk: PathBuilder, here: PacketState, netns: PodNetns, route: Route | None) -> bool:
@@ -106,7 +107,7 @@ def passes(walk: PathBuilder, here: PacketState, limit: Limit) -> bool:
     if limit.mtu is None:
         walk.outdate()
         reason = f"the MTU of {limit.device} of {limit.node} was not read"
-        _not_read(walk, here, where, reason, Fix("Read it.", f"ip link show {limit.device}"))
+        _not_read(walk, here, where, reason, Fix("Read it.", f"ip link show {word(limit.device)}"))
         return True
     size = walk.size + limit.added
     if limit.added and walk.pieces is not None:
@@ -152,4 +153,4 @@ def _fix(limit: Limit, size: int) -> Fix:
     text = f"Send at most {limit.fits} bytes, or raise the MTU of {limit.by} on {limit.node}."
     if limit.by != limit.device:
         return Fix(text, f"ip route show table all | grep 'mtu {limit.mtu}'")
-    return Fix(text, f"ip link set {limit.device} mtu {size}")
+    return Fix(text, f"ip link set {word(limit.device)} mtu {size}")

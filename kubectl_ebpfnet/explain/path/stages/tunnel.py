@@ -20,6 +20,7 @@ from kubectl_ebpfnet.model.cilium import HOST, REMOTE_NODE
 from kubectl_ebpfnet.model.kernel import Link
 from kubectl_ebpfnet.model.net import UDP, Address, Flow
 from kubectl_ebpfnet.model.path import Evidence, Fix, HopKind, State
+from kubectl_ebpfnet.model.shell import word
 
 PORTS = {"vxlan": 8472, "geneve": 6081}
 
@@ -49,8 +50,8 @@ def is_open(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
         detail = "The agent makes it: see its log, and the setting of the tunnel's protocol."
     elif link is not None and not link.up:
         what, state = f"{name} is down", State.OBSERVED
-        detail = f"`ip link set {name} up` on the node, or restart its Cilium agent."
-        fix = Fix(f"Set the device of node {here.node} up.", f"ip link set {name} up")
+        detail = f"`ip link set {word(name)} up` on the node, or restart its Cilium agent."
+        fix = Fix(f"Set the device of node {here.node} up.", f"ip link set {word(name)} up")
     elif link is not None and sent_to and link.tunnel_port not in (None, sent_to):
         what = f"{name} listens at UDP port {link.tunnel_port}, not at {sent_to}"
         detail = "The nodes have different tunnel ports (tunnel-port)."

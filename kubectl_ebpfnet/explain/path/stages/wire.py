@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kubectl_ebpfnet.explain.path import commands
 from kubectl_ebpfnet.explain.path.agent_behind import without_frontend
 from kubectl_ebpfnet.explain.path.endings import Destination
 from kubectl_ebpfnet.explain.path.other_clusters import cluster_of
@@ -157,7 +158,7 @@ def _balance(node: str) -> Fix:
     return Fix(
         f"See that kube-proxy, or Cilium's agent where it replaces it, runs on {node}: a restart "
         "writes its rules and maps anew.",
-        f"kubectl get pods -n kube-system -o wide --field-selector spec.nodeName={node}",
+        f"kubectl get pods -n kube-system -o wide {commands.pods_on(node)}",
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kubectl_ebpfnet.explain.kernel.marks import Mark
+from kubectl_ebpfnet.explain.path import commands
 from kubectl_ebpfnet.explain.path.stages import losses, outer
 from kubectl_ebpfnet.explain.path.stages import wireguard_peers as peers
 from kubectl_ebpfnet.explain.path.stages.program_hops import show_programs
@@ -151,8 +152,7 @@ def restart(node: str) -> Fix:
     """Return how to let a node's agent set what it keeps in the kernel anew."""
     return Fix(
         f"Restart Cilium's agent on {node}: it sets keys and peers anew.",
-        "kubectl delete pod -n kube-system -l k8s-app=cilium "
-        f"--field-selector spec.nodeName={node}",
+        f"kubectl delete pod -n kube-system -l k8s-app=cilium {commands.pods_on(node)}",
     )
 
 
