@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kubectl_ebpfnet.cli.help import Commands
 
 _COLLECT_AFTER = 200_000  # objects
-INTERRUPTED, READER_GONE, TERMINATED = 130, 141, 143
+USAGE, INTERRUPTED, READER_GONE, TERMINATED = 2, 130, 141, 143
 
 ABOUT = """Follow a packet through a Cilium cluster, hop by hop, with the proof of each hop.
 
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code = _run(words)
     except EbpfnetError as error:
-        print_error(error.message, error.hint)
+        print_error(error.message, error.hint, _usage(words) if error.exit_code == USAGE else "")
         return error.exit_code
     except ReaderGone:
         return READER_GONE
@@ -150,6 +150,12 @@ def normalize(words: list[str]) -> list[str]:
 
         return separate_options(words)
     return words
+
+
+def _usage(words: Sequence[str]) -> str:
+    """Return the line that names the help of the command, as kubectl ends a wrong command line."""
+    command = next((f"{word} " for word in words if word in COMMANDS), "")
+    return f"See 'kubectl ebpfnet {command}--help' for usage."
 
 
 def _internal_error(error: Exception, words: Sequence[str]) -> int:

@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from kubectl_ebpfnet.cli.kubectl_flags import CONNECTION, NO_EFFECT, VERBOSITY
+from kubectl_ebpfnet.cli.positional import joined
 from kubectl_ebpfnet.cli.terminal import Progress
 from kubectl_ebpfnet.errors import UsageError
 from kubectl_ebpfnet.model.dataclass import dataclass
@@ -92,6 +93,9 @@ class Command(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the words after rewriting them to click's spelling."""
         spelled = list(click_spelling(args, self._takes))
+        places = [param for param in self.params if param.param_type_name == "argument"]
+        if places and all(param.nargs == 1 for param in places):
+            spelled = joined(spelled, self._takes, len(places))
         rest = super().parse_args(ctx, spelled)
         for param in self.params:
             _refuse_empty(ctx, param)
@@ -248,14 +252,11 @@ class Commands(TyperGroup):
         name = args[0]
         command = self.get_command(ctx, name)
         if command is None:
-            import difflib
+            from kubectl_ebpfnet.model.spelling import near
 
-            near = difflib.get_close_matches(name, self.summaries, n=1)
-            hint = f"did you mean `{PROGRAM} {near[0]}`?" if near else ""
-            raise UsageError(
-                f"unknown command {name!r} for {PROGRAM!r}",
-                hint=hint or f"See '{PROGRAM} --help' for the commands.",
-            )
+            found = near(name, self.summaries)
+            hint = f"did you mean `{PROGRAM} {found[0]}`?" if found else ""
+            raise UsageError(f"unknown command {name!r} for {PROGRAM!r}", hint=hint)
         return name, command, args[1:]
 
     def format_help(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 -- typer's signature

@@ -86,6 +86,11 @@ def split(word: str, example: str) -> ObjectWord:
     raise UsageError(f"{shown(word)}: unknown type {shown(type_word)}", hint=near)
 
 
+def is_type(word: str) -> bool:
+    """Tell whether a word is a type of kubectl, or its short name."""
+    return word.lower() in _KIND_OF
+
+
 def is_name(word: str) -> bool:
     """Tell whether a word can be an object's name."""
     return len(word) <= 253 and _NAME.fullmatch(word) is not None

@@ -135,11 +135,22 @@ def color(mode: str) -> bool:
     return color_enabled(mode, sys.stdout, os.environ)
 
 
-def print_error(message: str, hint: str = "") -> None:
-    """Print on stderr why the run ends, and a hint, as kubectl prints errors."""
+def print_error(message: str, hint: str = "", usage: str = "") -> None:
+    """Print on stderr why the run ends, as kubectl prints errors.
+
+    Args:
+        message: of the error; printed in one line.
+        hint: the next step, "" for none.
+        usage: the line that names the help, "" for none.
+    """
     from kubectl_ebpfnet.render.text.style import escape
 
-    _write_stderr([f"error: {escape(message)}", *([f"hint: {escape(hint)}"] if hint else [])])
+    lines = [f"error: {escape(message)}"]
+    if hint.startswith("See '"):
+        usage = hint
+    elif hint:
+        lines.append(f"hint: {escape(hint)}")
+    _write_stderr([*lines, *([escape(usage)] if usage else [])])
 
 
 def confirmed(question: str) -> bool | None:

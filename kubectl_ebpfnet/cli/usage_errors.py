@@ -3,45 +3,38 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from difflib import SequenceMatcher
 from typing import Any
 
 from typer import TyperException
 
-from kubectl_ebpfnet.cli.help import PROGRAM
 from kubectl_ebpfnet.errors import EbpfnetError, UsageError
+from kubectl_ebpfnet.model.spelling import near
 
 _EXTRA = re.compile(r"unexpected extra argument(?:s|\(s\))? \((\S+?)[ )]", re.DOTALL)
 _PORT = re.compile(r"[0-9]{1,5}(/(tcp|udp))?", re.ASCII)
 
 
 def as_usage_error(error: TyperException) -> EbpfnetError:
-    """Return the error of errors.py for an error of typer, with a hint to the command's --help."""
+    """Return the error of errors.py for an error of typer."""
     if error.exit_code != UsageError.exit_code:
         return EbpfnetError(error.format_message())
-    context: Any = getattr(error, "ctx", None)
-    command = context.command_path if context is not None else PROGRAM
     extra = _EXTRA.search(error.format_message())
     if extra is None:
-        return UsageError(_message(error), hint=f"See '{command} --help' for usage.")
+        return UsageError(_message(error), hint=_hint(error))
     word = extra[1]
-    hint = f"See '{command} --help' for usage."
-    if _PORT.fullmatch(word):
-        hint = f"a port is written with its address: ADDRESS:{word}"
+    hint = f"a port is written with its address: ADDRESS:{word}" if _PORT.fullmatch(word) else ""
     return UsageError(f"unexpected argument: {word}", hint=hint)
 
 
-_ALIKE = 0.8
-"""Least likeness of two flags' names (difflib's ratio, without the dashes) to be a slip of the pen.
-click takes 0.6 with them, and offers --proxy-url for --dry-run."""
-
-
-def _alike(option: str, known: Iterable[str]) -> Iterator[str]:
-    name = option.lstrip("-")
-    for flag in known:
-        if SequenceMatcher(None, name, flag.lstrip("-")).ratio() >= _ALIKE:
-            yield flag
+def _hint(error: Any) -> str:
+    """Return the flags that an unknown one may have been meant to be."""
+    context: Any = getattr(error, "ctx", None)
+    option = getattr(error, "option_name", None)
+    if type(error).__name__ != "NoSuchOption" or context is None or option is None:
+        return ""
+    flags = [flag for each in context.command.get_params(context) for flag in each.opts]
+    found = near(str(option).lstrip("-"), [flag[2:] for flag in flags if flag[:2] == "--"])
+    return f"did you mean {' or '.join(f'--{each}' for each in found)}?" if found else ""
 
 
 def _message(error: Any) -> str:
@@ -49,8 +42,7 @@ def _message(error: Any) -> str:
     param = getattr(error, "param", None)
     kind = type(error).__name__
     if kind == "NoSuchOption":
-        near = sorted(_alike(str(option), error.possibilities or ()))
-        return f"unknown flag: {option}" + (f"; did you mean {' or '.join(near)}?" if near else "")
+        return f"unknown flag: {option}"
     if kind == "BadOptionUsage":
         return f"flag needs a value: {option}" if "requires" in error.message else error.message
     if kind == "MissingParameter" and param is not None:

@@ -14,6 +14,7 @@ from kubectl_ebpfnet.errors import ClusterError, NotFound
 from kubectl_ebpfnet.model import json_members as js
 from kubectl_ebpfnet.model.few import few
 from kubectl_ebpfnet.model.kube import Node, Pod, Service
+from kubectl_ebpfnet.model.spelling import near
 from kubectl_ebpfnet.parse import kube
 
 Warn = Callable[[str], object]
@@ -153,13 +154,11 @@ def _elsewhere(api: Api, kind: str, name: str, namespace: str) -> str:
 
 
 def _similar(name: str, objects: Objects, lead: str) -> str:
-    import difflib
-
     names = sorted(js.text(each, "metadata", "name") for each in objects)
     if not names:
         return f"{lead} none"
     close = [each for each in names if each.startswith(name)]
-    close += difflib.get_close_matches(name, names, n=_MAX_NAMES, cutoff=0.5)
+    close += near(name, names)
     shown = list(dict.fromkeys(close))[:_MAX_NAMES]
     if shown:
         return f"did you mean {', '.join(shown)}?"

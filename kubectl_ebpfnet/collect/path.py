@@ -28,7 +28,7 @@ from kubectl_ebpfnet.collect.destination import (
 )
 from kubectl_ebpfnet.collect.gatherer import Gatherer, Notify
 from kubectl_ebpfnet.collect.policies import PolicyReads
-from kubectl_ebpfnet.collect.sender import Sender, find_sender
+from kubectl_ebpfnet.collect.sender import Sender, find_sender, of_its_pod
 from kubectl_ebpfnet.errors import ClusterError
 from kubectl_ebpfnet.model.evidence import (
     Bundle,
@@ -93,6 +93,7 @@ def collect_path(
             or the destination.
     """
     with Gatherer(session, access, timeout=timeout, warn=warn, progress=progress) as gatherer:
+        request = of_its_pod(gatherer, request)
         run = _Run(gatherer, request)
         first = run.ask_from_outside() if request.from_outside else []
         sender = run.ask() if not request.from_outside else None

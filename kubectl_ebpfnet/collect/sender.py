@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from kubectl_ebpfnet.cluster.resolve import find_node, find_pod
 from kubectl_ebpfnet.collect.ask.api import RecordingApi
@@ -10,6 +11,10 @@ from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.kube import Pod
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.request import PathRequest
+from kubectl_ebpfnet.parse import kube
+
+if TYPE_CHECKING:
+    from kubectl_ebpfnet.collect.gatherer import Gatherer
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,22 @@ class Sender:
     def pods(self) -> list[Pod]:
         """The pod, if it is one."""
         return [self.pod] if self.pod is not None else []
+
+
+def of_its_pod(gatherer: Gatherer, request: PathRequest) -> PathRequest:
+    """Return the request with the pod in place of its address, where a pod has the address of a
+    client outside; the request itself where none has, or nobody may list pods."""
+    address = request.source_address
+    if address is None or request.via:
+        return request
+    selector = f"status.podIP={address}"
+    asked = gatherer.start(lambda: gatherer.api.pods(field_selector=selector))
+    there = [kube.pod(each) for each in gatherer.tried(asked)[0] or ()]
+    ended = ("Succeeded", "Failed")
+    from kubectl_ebpfnet.explain.path.sender import of_pod  # for an address alone
+
+    own = [pod for pod in there if not pod.host_network and pod.phase not in ended]
+    return of_pod(request, own[0], address) if len(own) == 1 else request
 
 
 def find_sender(api: RecordingApi, request: PathRequest, warn: Callable[[str], object]) -> Sender:

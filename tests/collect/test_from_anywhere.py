@@ -129,13 +129,28 @@ def test_an_address_leads_to_its_node_or_to_a_services_nodes(cluster: Opened, ad
 
 def test_what_is_no_client_outside_ends_the_run_before_a_place_is_asked(cluster: Opened) -> None:
     session, replay = cluster("vxlan-kpr")
-    client = replay.pod("client")["status"]["podIP"]
-    for address, who in ((client, "pod default/client"), ("172.30.0.11", "node node1")):
-        with pytest.raises(UsageError, match=f"no client outside: {who} has it"):
-            collect_path(session, from_outside(address, **to("service", "web-lb")), timeout=50)
+    with pytest.raises(UsageError, match="no client outside: node node1 has it"):
+        collect_path(session, from_outside("172.30.0.11", **to("service", "web-lb")), timeout=50)
     with pytest.raises(NotFound, match="node9"):
         collect_path(session, from_outside(via="node9", **to("service", "web-lb")), timeout=50)
     assert replay.execs == []
+
+
+def test_the_address_of_a_pod_is_that_pod(cluster: Opened) -> None:
+    session, replay = cluster("vxlan-kpr")
+    address = replay.pod("client")["status"]["podIP"]
+    asked, bundle = collect_path(session, from_outside(address, **to("service", "web", 80)))
+    assert (asked.source, asked.source_address, asked.ip_version) == ("pod/client", None, 4)
+    assert agents(bundle) >= {"node2"}
+    assert explain(asked, bundle).outside is None
+
+
+def test_the_address_of_a_pod_enters_where_a_node_is_named(cluster: Opened) -> None:
+    session, replay = cluster("vxlan-kpr")
+    address = replay.pod("client")["status"]["podIP"]
+    words = from_outside(address, via="node1", **to("service", "web-lb", 80))
+    with pytest.raises(UsageError, match="no client outside: pod default/client has it"):
+        collect_path(session, words, timeout=50)
 
 
 def test_a_lease_that_may_not_be_read_is_said(cluster: Opened) -> None:

@@ -8,6 +8,7 @@ from typer import Argument, Option
 
 from kubectl_ebpfnet.cli import arguments, capture_file, flags
 from kubectl_ebpfnet.cli.help import CommandText
+from kubectl_ebpfnet.cli.positional import typed_names
 from kubectl_ebpfnet.cli.sources import connect
 from kubectl_ebpfnet.cli.terminal import Progress
 
@@ -52,7 +53,7 @@ def run(
     timeout: flags.Timeout = "2m",
 ) -> int:
     """Record a cluster's state."""
-    targets = [arguments.pod_or_node(word, "capture") for word in words or ()]
+    targets = [arguments.pod_or_node(word, "capture") for word in typed_names(words or ())]
     for target in targets:
         global_flags = global_flags.within(target.namespace, target.text)
     destinations = [arguments.destination(word) for word in to or ()]

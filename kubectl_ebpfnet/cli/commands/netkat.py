@@ -11,6 +11,7 @@ from typer import Argument, Option
 
 from kubectl_ebpfnet.cli import arguments, flags, netkat_arguments, netkat_stdio
 from kubectl_ebpfnet.cli.help import CommandText
+from kubectl_ebpfnet.cli.object_words import is_type
 from kubectl_ebpfnet.cli.terminal import Progress, emit
 from kubectl_ebpfnet.errors import UsageError
 
@@ -49,9 +50,10 @@ def run(
 ) -> int:
     """Netcat from a node."""
     requested = arguments.target(target if "/" in target else f"node/{target}")
-    if requested.kind != "node":
+    if requested.kind != "node" or is_type(target):
         raise UsageError(f"{target!r}: netkat runs on a node", hint="e.g. node/n1")
-    netkat_words = netkat_arguments.read(words or [])
+    # As in `kubectl exec POD -- CMD`, words of netkat may be set off by --.
+    netkat_words = netkat_arguments.read(words[1:] if words and words[0] == "--" else words or [])
     if netkat_words is None:
         emit(netkat_arguments.HELP)
         return 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from kubectl_ebpfnet.errors import NotFound, UsageError
 from kubectl_ebpfnet.explain.path.frontend_lookup import Lookup, first_lookup
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
@@ -97,6 +99,27 @@ def sender_of(cluster: ClusterView, request: PathRequest, entry: str = "") -> Se
     found = placed_pod(cluster, request.source_namespace, request.source_kind, name)
     return Sender(
         "pod", found.namespace, found.name, found.pod, found.node, found.addresses, found.note
+    )
+
+
+def from_its_pod(cluster: ClusterView, request: PathRequest) -> PathRequest:
+    """Return the request of the pod that has the address of a client outside; the request itself
+    where no pod has it, or where the client is said to enter by a node."""
+    address = request.source_address
+    pod = cluster.pod_with(address) if address is not None and not request.via else None
+    return request if pod is None or address is None else of_pod(request, pod, address)
+
+
+def of_pod(request: PathRequest, pod: Pod, address: Address) -> PathRequest:
+    """Return a request with a pod as its source, in place of the address that it has."""
+    return replace(
+        request,
+        source=f"{'pod' if pod.namespace == 'default' else pod.namespace}/{pod.name}",
+        source_kind="pod",
+        source_namespace=pod.namespace,
+        source_name=pod.name,
+        source_address=None,
+        ip_version=request.ip_version or address.version,
     )
 
 

@@ -26,6 +26,7 @@ from kubectl_ebpfnet.explain.path import (
     seen,
 )
 from kubectl_ebpfnet.explain.path.endings import Arrived
+from kubectl_ebpfnet.explain.path.sender import from_its_pod
 from kubectl_ebpfnet.explain.path.stages import STAGES
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.path.verdict import Decision, settle
@@ -79,6 +80,7 @@ def explained(request: PathRequest, bundle: Bundle) -> Explained:
         UsageError: a client outside has an address of the cluster, or a Service lacks the port.
     """
     cluster = ClusterView(bundle)
+    request = from_its_pod(cluster, request)
     if not request.from_outside:
         return _explained(cluster, request)
     further: list[Further] = []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+from kubectl_ebpfnet.model.spelling import near
 
 _SHOWN = 8
 
@@ -15,14 +17,24 @@ def in_capture(what: str, names: Iterable[str], wanted: str) -> str:
         names: of the objects in the capture, with their namespaces.
         wanted: the name that is not among them, in the same form.
     """
-    shown = like(names, wanted)
-    return f"{what} in this capture: {shown}" if shown else f"this capture holds no {what}"
+    known = list(dict.fromkeys(names))
+    shown, meant = like(known, wanted), _near(known, wanted)
+    if not shown:
+        return f"this capture holds no {what}"
+    question = f"did you mean {meant[0]}? " if meant else ""
+    return f"{question}{what} in this capture: {shown}"
 
 
 def like(names: Iterable[str], wanted: str) -> str:
     """Return some of the names, those like the wanted one first."""
-    import difflib  # for this alone
-
     known = list(dict.fromkeys(names))
-    near = difflib.get_close_matches(wanted, known)
-    return ", ".join(list(dict.fromkeys([*near, *known]))[:_SHOWN])
+    return ", ".join(list(dict.fromkeys([*_near(known, wanted), *known]))[:_SHOWN])
+
+
+def _near(names: Sequence[str], wanted: str) -> list[str]:
+    """Return the names whose last part is near that of the wanted one, those of its namespace
+    first."""
+    place, _, bare = wanted.rpartition("/")
+    found = near(bare, (name.rpartition("/")[2] for name in names))
+    near_names = [name for each in found for name in names if name.rpartition("/")[2] == each]
+    return sorted(near_names, key=lambda name: name.rpartition("/")[0] != place)

@@ -26,7 +26,7 @@ PORT are the address (0.0.0.0 or :: for all of the device's) and the port to
 listen on.
 
   -l, --listen            wait for a client
-  -k, --keep              wait for the next one too
+  -k, --keep-open         wait for the next one too
   -u, --udp               UDP instead of TCP
   -4, -6                  IPv4 or IPv6 only
   -p, --source-port N     local port
@@ -48,7 +48,7 @@ listen on.
 _FLAGS = {
     "l": "listen", "listen": "listen", "u": "udp", "udp": "udp", "d": "debug", "debug": "debug",
     "4": "only4", "6": "only6", "N": "half_close", "z": "connect_only", "zero": "connect_only",
-    "v": "verbose", "verbose": "verbose", "k": "keep", "keep": "keep", "exec": "run",
+    "v": "verbose", "verbose": "verbose", "k": "keep", "keep-open": "keep", "exec": "run",
     "h": "help", "help": "help",
     "terminal": "terminal",
 }  # fmt: skip
@@ -166,7 +166,7 @@ def words_of(request: Request) -> list[str]:
     """Return words that `parse` reads as this request, with ports as numbers: a node may have no
     services(5)."""
     switches = {
-        "--listen": request.listen, "--keep": request.keep, "--udp": request.udp,
+        "--listen": request.listen, "--keep-open": request.keep, "--udp": request.udp,
         "-4": request.version == 4, "-6": request.version == 6, "-N": request.half_close,
         "-z": request.connect_only, "--debug": request.debug, "--verbose": request.verbose,
         "--terminal": request.terminal,
@@ -235,10 +235,10 @@ def _option(options: _Options, word: str, rest: Iterator[str]) -> None:
 
 
 def _near(name: str) -> str:
-    import difflib  # slow, and for this alone
+    from kubectl_ebpfnet.model.spelling import near  # for this alone
 
     known = [option for option in (*_FLAGS, *_VALUES) if len(option) > 1 and option != "terminal"]
-    found = difflib.get_close_matches(name, known, n=1)
+    found = near(name, known)
     return f"did you mean --{found[0]}?" if found else ""
 
 
@@ -263,7 +263,7 @@ def _check_together(request: Request) -> None:
     if request.listen:
         _exclude(request, "with -l, HOST and PORT are what is bound", "-z", "-p", "--source")
     if request.keep and not request.listen:
-        raise UsageError("-k, --keep is for -l: add -l, or leave it out")
+        raise UsageError("-k is for -l: add -l, or leave it out")
     if request.pcap == "-":
         raise UsageError("--pcap needs a file: stdout is what the peer sends")
     if "/" in request.interface or any(map(str.isspace, request.interface)):

@@ -116,7 +116,8 @@ def test_mistakes_say_what_to_do(words, complaint, hint):
     done = run(*words)
     assert done.returncode in (1, 2)
     assert done.stdout == ""
-    first, second = done.stderr.splitlines()
+    first, second, *usage = done.stderr.splitlines()
+    assert [line[:20] for line in usage] in ([], ["See 'kubectl ebpfnet"])
     assert complaint in first
     assert hint in second
 

@@ -145,3 +145,9 @@ def test_a_source_as_hubble_writes_it():
     assert run("path", "default/client", *OUTSIDE[2:]).stdout == plain
     refused = run("path", "-n", "shop", "default/client", *OUTSIDE[2:])
     assert (refused.returncode, refused.stdout) == (2, "")
+
+
+def test_the_address_of_a_pod_is_that_pod():
+    named = run("path", "pod/client", "1.1.1.1:80", "--from", "demo", "-o", "json", "-4")
+    address = json.loads(named.stdout)["source"]["address"]
+    assert run("path", address, "1.1.1.1:80", "--from", "demo", "-o", "json").stdout == named.stdout

@@ -8,7 +8,7 @@ from kubectl_ebpfnet.explain.views.in_capture import in_capture
 def test_names_like_the_wanted_one_come_first_and_few_are_shown() -> None:
     names = [f"default/p{number}" for number in range(20)] + ["shop/web", "shop/web"]
     hint = in_capture("pods", names, "shop/wbe")
-    assert hint.startswith("pods in this capture: shop/web, default/p0, ")
+    assert hint.startswith("did you mean shop/web? pods in this capture: shop/web, default/p0, ")
     assert hint.count(",") == 7
 
 

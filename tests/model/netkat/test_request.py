@@ -100,7 +100,7 @@ def test_words(words: str, expected: Request) -> None:
         ("--via fd01::1 1.2.3.4 80", "HOST 1.2.3.4 and --via fd01::1 are of different IP versions"),
         ("--source ::1 1.2.3.4 80", "HOST 1.2.3.4 and --source ::1 are of different IP versions"),
         ("--source ::2 --via 10.0.0.1 h 80", "--source ::2 and --via 10.0.0.1 are of different IP"),
-        ("-k h 80", "-k, --keep is for -l: add -l, or leave it out"),
+        ("-k h 80", "-k is for -l: add -l, or leave it out"),
         ("-l -z h 80", "with -l, HOST and PORT are what is bound: leave out -z"),
         ("-l -p 1 --source ::1 h 80", "with -l, HOST and PORT are what is bound: leave out -p and"),
         ("--exec h 80 --", "--exec and -- CMD go together"),
@@ -151,7 +151,9 @@ def test_help_asks_for_no_operands() -> None:
 
 def test_every_option_is_in_the_usage() -> None:
     said = set(USAGE.replace(",", " ").split())
-    options = "-l --listen -k --keep -u --udp -4 -6 -p --source-port --source -i --interface --via"
+    options = (
+        "-l --listen -k --keep-open -u --udp -4 -6 -p --source-port --source -i --interface --via"
+    )
     options += " --mark -w --wait -N -z --zero -d --debug --pcap -v --verbose --exec"
     assert set(options.split()) == {word for word in said if word[0] == "-" and word.strip("-")}
     assert max(map(len, USAGE.splitlines())) <= 80
