@@ -135,8 +135,8 @@ def _chains(row: NodeRow) -> Iterator[Html]:
             yield _chain(attempt, times)
     if not row.attempts:
         yield _line(
-            _end("a client outside"), _arrow("not sent"), _end(row.node), _arrow(""),
-            _end(f"expected: {cells.expected(row)}"),
+            _end("a client outside"), _arrow("not sent"), _end(row.node), _arrow("expected"),
+            _end(cells.expected(row)),
         )  # fmt: skip
 
 

@@ -117,7 +117,7 @@ def _why(path: Path, direction: Direction) -> str:
 
 def _box(hop: Hop, before: Packet, bundle: Bundle, why: str) -> Html:
     sign = frames.mark(hop)
-    short, does = phrases.in_short(hop), phrases.does(hop)
+    short = phrases.in_short(hop)
     head = [mark(sign, frames.WORDS[sign]), tag("span", kind_of(hop, before), class_="kind")]
     text = [tag("span", short)]
     if why and why not in short:
@@ -125,7 +125,7 @@ def _box(hop: Hop, before: Packet, bundle: Bundle, why: str) -> Html:
     head.append(tag("span", *text, class_="does"))
     known = f"Hop {hop.number}, {hop.kind}: {frames.WORDS[frames.MARKS[hop.state]]}."
     inside = joined(
-        tag("p", does) if does != short else "",
+        tag("p", phrases.does(hop)) if hop.short else "",
         tag(
             "p",
             f"{known} The packet {'as it came' if hop.drops else 'behind it'}: ",
@@ -160,12 +160,12 @@ def _entrance(path: Path, bundle: Bundle) -> Html:
     if entrance is None:
         return Html()
     rows = [_entry(each, bundle, each.node == entrance.shown) for each in entrance.entries]
-    rows += [
-        tag("p", tag("b", each.node), f": not entered: {each.why}", class_="closed")
-        for each in entrance.closed
-    ]
-    if entrance.more_closed:
-        rows.append(tag("p", f"and {entrance.more_closed} more, not entered"))
+    closed = [tag("p", tag("b", each.node), f": {each.why}") for each in entrance.closed]
+    if closed:
+        more = [tag("p", f"and {entrance.more_closed} more")] if entrance.more_closed else []
+        count = len(closed) + entrance.more_closed
+        nodes = f"{count} node{'s' if count > 1 else ''}, not entered"
+        rows.append(unfolding(tag("span", nodes), joined(*closed, *more), "closed"))
     if entrance.left_out:
         rows.append(tag("p", f"and {entrance.left_out} more, not asked: --via node/NAME asks one"))
     return html.section("Enters by", tag("p", entrance.why), *rows)

@@ -63,7 +63,7 @@ def test_who_asked_whom():
 def test_a_plan_has_sent_nothing():
     text = page([(sample.planned(), sample.bundle())])
     assert text.count("not sent") == 2
-    assert "expected: yes, preserved" in text
+    assert '<span class="end">yes, preserved</span>' in text
     assert 'class="box ask unknown"' in text
 
 
