@@ -55,11 +55,11 @@ LEFT_OUT = $(if $(NO_VARIANTS), and not variants)
 test-variants: venv ## only the tests that try many variants of recorded clusters; NO_VARIANTS=1 leaves them out
 	$(BIN)/python -m pytest --durations=12 -m variants tests/explain
 
-# Parsers and the walk are pure functions, whose tests take the most time and the least of Python: the
-# commands' tests on recorded clusters run them.
+# Parsers and the walk are pure functions, whose tests take the most time and the least of Python; and
+# deadlines do not hold beside the lab's tests. The rest is for make fresh.
 test-newer: ## what depends on Python on Debian 13, whose Python is 3.13 (root, debootstrap): make fresh runs all
-	@$(MAKE) --no-print-directory fresh SUITE=trixie COMMAND="make test-unit NO_VARIANTS=1 \
-	  PYTEST_ADDOPTS='--ignore=tests/parse --ignore=tests/explain --ignore=tests/features --ignore=tests/faults'"
+	@$(MAKE) --no-print-directory fresh SUITE=trixie COMMAND="make demo && make test-unit NO_VARIANTS=1 \
+	  PYTEST_ADDOPTS='tests/capture tests/model tests/node tests/render'"
 
 fuzz: venv ## every test that hypothesis feeds, with many examples, others each time: minutes
 	$(BIN)/python -m pytest $(BESIDE) --timeout=3600 --hypothesis-profile=fuzz -m hypothesis
@@ -106,9 +106,10 @@ lab-status: venv ## whether the lab is up, and where its kubeconfigs are
 	@$(BIN)/python -m tests.lab status
 
 lab-test: venv ## the end-to-end tests, on the lab or on the cluster that KUBECONFIG names
-	$(BIN)/python -m pytest --durations=12 -m lab tests/lab
+	$(BIN)/python -m pytest --durations=12 -m 'lab and not lab_itself' tests/lab
 
-lab-cycle: venv ## take the lab down and up again in many ways; nothing may be left (root)
+lab-cycle: venv ## the tests of the lab itself; it is taken down and up again in many ways (root)
+	$(BIN)/python -m pytest -m lab_itself tests/lab
 	EBPFNET_LAB_CYCLE=1 $(BIN)/python -m pytest tests/lab/test_cycle.py
 
 lab-down: venv ## take the lab away, all of it (root)

@@ -16,7 +16,7 @@ from tests.lab.cluster.image import images
 from tests.lab.cluster.kubectl import apply
 from tests.lab.conftest import Lab, wait_until
 
-pytestmark = pytest.mark.side_by_side
+pytestmark = [pytest.mark.side_by_side, pytest.mark.lab_itself]
 FETCH = ("curl", "-sS", "--max-time", "3")
 
 

@@ -36,6 +36,7 @@ from tests.lab.cluster.tools import lb_faults
 from tests.lab.cluster.tools.live import address, changed, in_node, in_pod, objects
 from tests.lab.conftest import Lab, wait_until
 
+pytestmark = pytest.mark.lab_itself
 BOTH = (LB_LOCAL_ADDRESS, LB_CLUSTER_ADDRESS)
 SERVING, OTHERS = NODES[0], NODES[1:]
 """The node with the pod of Deployment web, and those without."""

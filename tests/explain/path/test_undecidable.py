@@ -2,7 +2,7 @@
 
 Take any recorded cluster and make one rule, route, policy entry or backend undecidable, as a newer
 kernel or Cilium would print it: the verdict may only move to unknown, or to delivered where the
-flow is answered now (docs/json.md, "How the verdict is decided"). A run tries every fifth thing,
+flow is answered now (docs/json.md, "How the verdict is decided"). A run tries every twentieth thing,
 and `make fuzz` all of them. (test_any_bundle.py takes whole records away.)
 """
 
@@ -138,7 +138,7 @@ def held(records: tuple[Record, ...], source: str, destination: str, protocol: s
     attempt = right.attempt
     if attempt is not None and attempt.now and attempt.outcome is Outcome.ANSWERED:
         allowed.add(Verdict.DELIVERED)
-    step = 1 if "EVERY_VARIANT" in os.environ else 5
+    step = 1 if "EVERY_VARIANT" in os.environ else 20
     for name, changed in islice(variants(records), 0, None, step):
         try:
             path = ask(bundle_of(changed), source, destination, protocol)
