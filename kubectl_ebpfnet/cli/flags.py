@@ -116,11 +116,23 @@ Capture = Annotated[
 ]
 Watch = Annotated[bool, typer.Option("-w", "--watch", help="Refresh until interrupted")]
 ListOutput = Annotated[
-    str, typer.Option("-o", "--output", metavar="FORMAT", help="One of: table, wide, json, yaml")
+    str,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="FORMAT",
+        help="One of: table, wide, json, yaml, jsonpath=…, jsonpath-as-json=…, jsonpath-file=…",
+    ),
 ]
 ProbeOutput = Annotated[
     str,
-    typer.Option("-o", "--output", metavar="FORMAT", help="One of: table, wide, json, yaml, html"),
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="FORMAT",
+        help="One of: table, wide, json, yaml, html, jsonpath=…, jsonpath-as-json=…, "
+        "jsonpath-file=…",
+    ),
 ]
 Color = Annotated[str, typer.Option("--color", metavar="WHEN", help="One of: auto, always, never")]
 Timeout = Annotated[
@@ -131,18 +143,20 @@ Timeout = Annotated[
 ]
 
 
-def check_list_output(name: str, *more: str) -> None:
-    """Check the format of a list. Raises UsageError for an unknown format.
+def report_output(word: str, *more: str) -> str:
+    """Return the format of an answer with tables in it, the template of a file in it.
 
     Args:
-        name: of the format.
-        more: formats that this list has besides.
-    """
-    from kubectl_ebpfnet.render.lists.listing import FORMATS
+        word: of -o.
+        more: formats that this answer has besides.
 
-    known = (*FORMATS, *more)
-    if name not in known:
-        raise UsageError(f"-o {name!r}: no such format", hint=f"one of: {', '.join(known)}")
+    Raises:
+        UsageError: no such format.
+    """
+    from kubectl_ebpfnet.render.lists.listing import REPORTS
+    from kubectl_ebpfnet.render.output.formats import output_format
+
+    return output_format(word, (*REPORTS, *more)).word
 
 
 def move_flags_behind_command(words: list[str]) -> list[str]:

@@ -166,7 +166,7 @@ def render_reports(reports: Reports, output: str, view: View) -> str:
 
     if len(reports) == 1:
         return report.render(*reports[0], output, view)
-    if output in ("json", "yaml"):
+    if output not in ("table", "wide"):
         return report.render_all(reports, output)
     return "\n".join(report.render(each, bundle, output, view) for each, bundle in reports)
 
@@ -188,7 +188,7 @@ def render_watched(probe: Callable[[], Reports], output: str, view: View) -> Cal
     def text() -> str:
         reports = probe()
         shown = render_reports(reports, output, view)
-        if output in ("json", "yaml"):
+        if output not in ("table", "wide"):
             return shown
         now = datetime.now().astimezone()
         lines = changes.lines((report for report, _ in reports), now, view.width)

@@ -17,8 +17,7 @@ from kubectl_ebpfnet.model.request import Further, PathRequest
 if TYPE_CHECKING:
     from kubectl_ebpfnet.cluster.client.session import Session
     from kubectl_ebpfnet.collect.ask.access import NodeAccess
-    from kubectl_ebpfnet.collect.lists import SurveyedTarget
-    from kubectl_ebpfnet.collect.survey import ScopeOf, SurveyTarget
+    from kubectl_ebpfnet.collect.lists import ListReader
     from kubectl_ebpfnet.model.path import Path
 
 RequestOf = Callable[[str], PathRequest]
@@ -94,35 +93,27 @@ def gather(
 @contextlib.contextmanager
 def open_reader(
     capture: str, global_flags: GlobalFlags, timeout: float | None, progress: Progress
-) -> Iterator[Callable[[SurveyTarget, ScopeOf], SurveyedTarget]]:
-    """Give a function that reads one pod or node, from the cluster or from a capture.
+) -> Iterator[ListReader]:
+    """Give what reads pods or a node, from the cluster or from a capture.
 
     Args:
         capture, global_flags, timeout, progress: as for `gather`.
 
     Raises:
-        EbpfnetError: the capture or the cluster cannot be read; from the function: the pod or node
+        EbpfnetError: the capture or the cluster cannot be read; from the reader: the pod or node
             does not exist.
     """
     from kubectl_ebpfnet.collect.gatherer import Gatherer
-    from kubectl_ebpfnet.collect.lists import survey_target, target_in_bundle
+    from kubectl_ebpfnet.collect.lists import CapturedLists, LiveLists
 
     if capture:
-        bundle = open_capture(capture)
-        yield lambda wanted, _: target_in_bundle(
-            bundle, wanted, global_flags.namespace or "default"
-        )
+        yield CapturedLists(open_capture(capture), global_flags.namespace or "default")
         return
     with (
         connect(global_flags, progress) as (session, access),
         Gatherer(session, access, warn=progress.warn, progress=progress.show) as gatherer,
     ):
-
-        def read(target: SurveyTarget, scope: ScopeOf) -> SurveyedTarget:
-            gatherer.restart(timeout)
-            return survey_target(gatherer, target, scope)
-
-        yield read
+        yield LiveLists(gatherer, timeout)
 
 
 def _import(modules: Sequence[str]) -> None:

@@ -123,6 +123,10 @@ FLOWS_NEWEST = 2500
 """Entries of a table that `flows` reads for its newest thousand: a flow may have three."""
 
 
+MOST_PEERS = 64
+"""Filters of peers that a node is handed: of more, all flows are read and filtered here."""
+
+
 def flows_scope(
     addresses: tuple[Address, ...], peers: tuple[FlowFilter, ...], *, everything: bool = False
 ) -> Scope:
@@ -136,6 +140,8 @@ def flows_scope(
     """
     newest = 0 if everything else FLOWS_NEWEST
     by_peer = tuple(f for f in peers if f.peer is not None or f.protocol is not None)
+    if len(by_peer) > MOST_PEERS:
+        by_peer = ()
     if not addresses:
         return Scope(Need.FLOWS, by_peer or (FlowFilter(),), newest=newest)
     asked = tuple(

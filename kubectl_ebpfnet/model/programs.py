@@ -44,11 +44,12 @@ class ProgramList:
     """Every program that acts on a pod or a node.
 
     Attributes:
-        target: `pod NAMESPACE/NAME` or `node NAME`.
-        node: the node that was asked, "" when the pod has none.
+        target: `pod NAMESPACE/NAME`, `node NAME`, or which pods: `pods in default`, ….
+        node: the node that was asked, "" for several and where the pod has none.
         programs: in the order of devices and hooks; at one hook in the order in which they run.
         missing: one sentence for each thing that could not be looked at.
         asked: RFC 3339 time at which the programs were listed, "" when not known: ages count to it.
+        owners: of each program, the pod that it acts on, `NAMESPACE/NAME`; () for a node.
     """
 
     target: str
@@ -56,6 +57,7 @@ class ProgramList:
     programs: tuple[AttachedProgram, ...]
     missing: tuple[str, ...] = ()
     asked: str = ""
+    owners: tuple[str, ...] = ()
 
     @property
     def known(self) -> bool:

@@ -47,7 +47,7 @@ from tests.cli.console import PROGRAM, SECONDS, environment, run, run_process
         ("path pod/x 1.1.1.1 -6", "-6: 1.1.1.1 is an IPv4 address"),
         ("path -n shop default/x 1.1.1.1", "-n shop and pod/x in default: two namespaces"),
         ("path pod/x 1.1.1.1 -o", "flag needs a value: -o"),
-        ("path pod/x 1.1.1.1 -o xml", "-o 'xml': no such format\nhint: one of: table, wide"),
+        ("path pod/x 1.1.1.1 -o xml", "output format \"xml\", allowed formats are: dot,"),
         ("path pod/x 1.1.1.1 --color=purple", "--color 'purple'"),
         ("path pod/x 1.1.1.1 --protocol dccp", "one of: tcp, udp, sctp, icmp"),
         ("path pod/x 1.1.1.1 --timeout soon", "--timeout 'soon' is not a duration"),

@@ -54,7 +54,7 @@ def run(
     connection = global_flags.connection()
     from kubectl_ebpfnet.cluster.client.session import Session
     from kubectl_ebpfnet.render.lists.leftovers import line
-    from kubectl_ebpfnet.render.path.document import safe_json, safe_yaml
+    from kubectl_ebpfnet.render.text.documents import safe_json, safe_yaml
 
     rows, named = [], set(namespaces or ())
     with Progress() as progress, Session.open(connection) as session:

@@ -40,7 +40,7 @@ def run(
     timeout: flags.Timeout = "30s",
 ) -> int:
     """Check what each command can see of this cluster."""
-    flags.check_list_output(output)
+    output = flags.report_output(output)
     view = View(width(), color(colored), global_flags.verbosity > 0)
     limit = arguments.duration(timeout, "--timeout")
     with Progress() as progress:

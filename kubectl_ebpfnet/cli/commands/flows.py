@@ -4,28 +4,32 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from typer import Argument, Option
+from typer import Option
 
 from kubectl_ebpfnet.cli import arguments, flags
+from kubectl_ebpfnet.cli import list_arguments as lists
 from kubectl_ebpfnet.cli.help import CommandText
 from kubectl_ebpfnet.cli.sources import open_reader
 from kubectl_ebpfnet.cli.terminal import Progress, color, emit, emit_repeatedly, width
 from kubectl_ebpfnet.render.text.view import View
 
 TEXT = CommandText(
-    usage="pod/NAME|node/NAME [--to ADDRESS[:PORT]] [flags]",
+    usage="TARGET|-l SELECTOR|-A [--to PEER[:PORT]] [flags]",
     summary="List tracked connections (Cilium CT, NAT, nf_conntrack), one per line.",
     description="""Cilium's conntrack and NAT and nf_conntrack are joined: load-balancing to a
-backend (to …) and masquerading (from …) stand in one line. Flows are filtered
-on the node; the one of which a packet was seen last stands first. The newest
-thousand are shown, and how many more there are. Cilium counts packets where
-bpf-conntrack-accounting is on, netfilter where nf_conntrack_acct is. Exit code
-4: the tables that would have the connections could not be read.""",
+backend (to …) and masquerading (from …) stand in one line, with one state for
+all tables (docs/lists.md). Flows are filtered on the node; the one of which a
+packet was seen last stands first. Of those that are not closed or expired the
+newest thousand are shown; stderr says how many others there are. Cilium counts
+packets where bpf-conntrack-accounting is on, netfilter where nf_conntrack_acct
+is. Exit code 4: the tables that would have the connections could not be read.""",
     examples=(
         ("Of a pod", "flows pod/client"),
-        ("To an address and port, every 2 seconds", "flows pod/client --to 1.1.1.1:80 -w"),
+        ("To a Service or its backends, every 2 seconds", "flows pod/client --to svc/web -w"),
         ("Of a node, UDP alone, with flags and tables", "flows node/n1 --protocol udp -o wide"),
-        ("Of a capture", "flows pod/client --from demo"),
+        ("Of all pods with a label, closed ones too", "flows -l app=web --all"),
+        ("For a script", "flows pod/client -o jsonpath='{.items[*].flow.destination}'"),
+        ("Of a capture", "flows pod/client --all --from demo"),
     ),
 )
 
@@ -33,48 +37,43 @@ bpf-conntrack-accounting is on, netfilter where nf_conntrack_acct is. Exit code
 @flags.with_node_flags
 def run(
     global_flags: flags.GlobalFlags,
-    target: Annotated[str, Argument(metavar="TARGET", help="pod/NAME, deploy/NAME or node/NAME")],
-    to: flags.To = "",
+    target: lists.Target = "",
+    to: lists.To = "",
     protocol: Annotated[
         str, Option("--protocol", metavar="NAME", help="tcp, udp, sctp or icmp", show_default=False)
     ] = "",
     everything: Annotated[
-        bool, Option("--all", help="Show all flows, not the newest thousand alone")
+        bool, Option("--all", help="Show closed flows too, and not the newest thousand alone")
     ] = False,
+    everywhere: lists.AllNamespaces = False,
+    selector: lists.Selector = "",
     watch: flags.Watch = False,
-    output: flags.ListOutput = "table",
+    output: lists.Output = "table",
+    sort_by: lists.SortBy = "",
+    no_headers: lists.NoHeaders = False,
     capture: flags.Capture = "",
     colored: flags.Color = "auto",
     timeout: flags.Timeout = "30s",
 ) -> int:
     """List tracked connections."""
-    flags.check_list_output(output)
     view = View(width(), color(colored), global_flags.verbosity > 0)
-    requested, peers = arguments.pod_or_node(target, "flows"), arguments.peers(to, protocol)
-    global_flags = global_flags.within(requested.namespace, requested.text)
+    printed = lists.list_flags(output, sort_by, no_headers, view)
+    wanted = lists.requested(target, everywhere, selector, "flows")
+    peers_of = lists.peers_of(to, protocol)
+    global_flags = wanted.within(global_flags)
     limit = arguments.duration(timeout, "--timeout")
     global_flags = global_flags.watching() if watch else global_flags
 
-    with Progress() as progress, open_reader(capture, global_flags, limit, progress) as read:
-        from kubectl_ebpfnet.collect.scope import flows_scope
-        from kubectl_ebpfnet.explain.flows import listing as flows
-        from kubectl_ebpfnet.render.lists.flows import listing
-        from kubectl_ebpfnet.render.lists.listing import render
+    with Progress() as progress, open_reader(capture, global_flags, limit, progress) as reader:
+        from kubectl_ebpfnet.cli.list_questions import flows
 
-        def shown() -> tuple[str, bool]:
-            evidence = read(
-                requested, lambda addresses: flows_scope(addresses, peers, everything=everything)
-            )
-            bundle, most = evidence.bundle, None if everything else flows.MOST
-            found = (
-                flows.of_node(evidence.node, bundle, peers, most)
-                if requested.kind == "node"
-                else flows.of_pod(evidence.namespace, evidence.pod, bundle, peers, most)
-            )
-            return render(listing(found), bundle, output, view), found.known
-
+        peers = peers_of(reader)
         if watch and not capture:
-            emit_repeatedly(lambda: shown()[0])
-        text, known = shown()
+            emit_repeatedly(
+                lambda: printed.watched(*flows(reader, wanted, peers, everything=everything)[:2])
+            )
+        listing, bundle, known = flows(reader, wanted, peers, everything=everything)
+        text = printed.text(listing, bundle)
     emit(text)
+    printed.say_beside(listing, bundle, progress)
     return 0 if known else 4

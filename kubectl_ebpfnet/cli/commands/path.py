@@ -10,8 +10,7 @@ from kubectl_ebpfnet.cli import arguments, flags
 from kubectl_ebpfnet.cli.help import CommandText
 from kubectl_ebpfnet.cli.sources import gather
 from kubectl_ebpfnet.cli.terminal import Progress, ascii_only, color, emit, reading_width
-from kubectl_ebpfnet.errors import UsageError
-from kubectl_ebpfnet.render.path.formats import FORMATS, MODULES, render
+from kubectl_ebpfnet.render.path.formats import MODULES, NAMES, checked, render
 from kubectl_ebpfnet.render.text.view import View
 
 TEXT = CommandText(
@@ -50,7 +49,7 @@ def run(
     source: flags.Source,
     destination: flags.Destination,
     output: Annotated[
-        str, Option("-o", "--output", metavar="FORMAT", help=f"One of: {', '.join(FORMATS)}")
+        str, Option("-o", "--output", metavar="FORMAT", help=f"One of: {', '.join(NAMES)}")
     ] = "table",
     protocol: flags.Protocol = "",
     ipv4: flags.Ipv4 = False,
@@ -62,8 +61,7 @@ def run(
     colored: flags.Color = "auto",
     timeout: flags.Timeout = "30s",
 ) -> int:
-    if output not in FORMATS:
-        raise UsageError(f"-o {output!r}: no such format", hint=f"one of: {', '.join(FORMATS)}")
+    output = checked(output)
     view = View(reading_width(), color(colored), global_flags.verbosity > 0, ascii_only())
     sender, request_in = arguments.question(
         source, destination, protocol, to_namespace, ipv4=ipv4, ipv6=ipv6, size_word=size,
@@ -72,7 +70,7 @@ def run(
     global_flags = global_flags.within(sender.namespace, sender.text)
     limit = arguments.duration(timeout, "--timeout")
     with Progress() as progress:
-        preload = ("kubectl_ebpfnet.explain.path.walk", MODULES[output])
+        preload = ("kubectl_ebpfnet.explain.path.walk", MODULES[output.partition("=")[0]])
         path, bundle = gather(request_in, capture, global_flags, limit, progress, preload)
         text = render(path, bundle, output, view)
     emit(text)

@@ -58,7 +58,7 @@ def run(
     colored: flags.Color = "auto",
 ) -> int:
     """Probe a LoadBalancer through every node."""
-    flags.check_list_output(output, "html")
+    output = flags.report_output(output, "html")
     if watch and output == "html":
         raise UsageError("-o html is one page of one run", hint="leave out -w")
     view = View(width(), color(colored), global_flags.verbosity > 0)

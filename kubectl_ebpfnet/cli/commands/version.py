@@ -36,7 +36,7 @@ def run(
     """Print the version."""
     python = ".".join(map(str, sys.version_info[:3]))
     if output in ("json", "yaml"):
-        from kubectl_ebpfnet.render.path.document import safe_yaml
+        from kubectl_ebpfnet.render.text.documents import safe_yaml
 
         document = {"version": __version__, "python": python, "schemas": sorted(_schemas())}
         emit(f"{json.dumps(document)}\n" if output == "json" else safe_yaml(document))

@@ -8,7 +8,7 @@ joins are those of match.py, made by dictionaries since a node may have 100,000 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import field
+from dataclasses import field, replace
 from typing import Any
 
 from kubectl_ebpfnet.explain.flows.join import Join
@@ -23,7 +23,7 @@ from kubectl_ebpfnet.model.conntrack import ConntrackEntry
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.fact import Fact
-from kubectl_ebpfnet.model.flows import FlowList
+from kubectl_ebpfnet.model.flows import FlowList, is_over
 from kubectl_ebpfnet.model.net import Address, Flow
 from kubectl_ebpfnet.model.path import TrackedFlow
 from kubectl_ebpfnet.model.protocol.questions import FlowFilter
@@ -48,7 +48,12 @@ MOST = 1000
 
 
 def of_node(
-    name: str, bundle: Bundle, filters: Sequence[FlowFilter] = (), most: int | None = None
+    name: str,
+    bundle: Bundle,
+    filters: Sequence[FlowFilter] = (),
+    most: int | None = None,
+    *,
+    alive: bool = False,
 ) -> FlowList:
     """Return the flows of a node that fit any filter.
 
@@ -57,16 +62,22 @@ def of_node(
         bundle: all records.
         filters: () for every flow.
         most: of the newest flows, None for all.
+        alive: leave out those that are over; they are counted.
     """
     node = ClusterView(bundle).node(name)
     tables = _read(node, filters)
     join = Join(node)
-    found = [f for f in _joined(join, tables) if _fits(filters, f)]
+    fits = _Fits(filters)
+    found = [flow for flow in _joined(join, tables) if fits(flow)]
     found.sort(key=lambda flow: (join.rank_of(flow), _words(flow)))
     missing = tuple(text for _, text in _missing(node)) + tuple(_left_out(node))
-    flows = tuple(found[:most])
-    known = bool(flows) or _known(node)
-    return FlowList(f"node {name}", name, flows, missing, known, len(found) - len(flows))
+    shown = [flow for flow in found if not is_over(flow)] if alive else found
+    flows = tuple(shown[:most])
+    known = bool(found) or _known(node)
+    return FlowList(
+        f"node {name}", name, flows, missing, known, len(shown) - len(flows),
+        len(found) - len(shown),
+    )  # fmt: skip
 
 
 def of_pod(
@@ -75,6 +86,8 @@ def of_pod(
     bundle: Bundle,
     peers: Sequence[FlowFilter] = (FlowFilter(),),
     most: int | None = None,
+    *,
+    alive: bool = False,
 ) -> FlowList:
     """Return the flows of a pod.
 
@@ -84,6 +97,7 @@ def of_pod(
         bundle: all records.
         peers: filters of the flows' other end, by `peer`, `peer_port` and `protocol`.
         most: of the newest flows, None for all.
+        alive: leave out those that are over; they are counted.
     """
     target = f"pod {namespace}/{name}"
     pod = placed_pod(ClusterView(bundle), namespace, "pod", name)
@@ -92,12 +106,15 @@ def of_pod(
     if not pod.addresses:
         reason = f"the addresses of {target} are not known"
         return FlowList(target, pod.node, (), (reason,), known=False)
-    found = of_node(pod.node, bundle, pod_filters(pod.addresses, peers), most)
+    filters = pod_filters(pod.addresses, peers)
+    found = of_node(pod.node, bundle, filters, most, alive=alive)
     missing = found.missing
     if pod.host_network:
         note = f"{target} shares the address of node {pod.node}: these are the node's flows"
         missing = (note, *missing)
-    return FlowList(target, pod.node, found.flows, missing, found.known, found.more)
+    return replace(
+        found, target=target, missing=missing, owners=(f"{namespace}/{name}",) * len(found.flows)
+    )
 
 
 def pod_filters(
@@ -139,12 +156,25 @@ def _read(node: NodeView, filters: Sequence[FlowFilter]) -> _JoinIndex:
     return tables
 
 
-def _fits(filters: Sequence[FlowFilter], found: TrackedFlow) -> bool:
-    """Tell whether a flow fits before or after any translation: `--to` may name either."""
-    flows = [found.flow, found.translated]
-    flows += [found.cilium_ct.flow] if found.cilium_ct else []
-    flows += [found.netfilter.original, found.netfilter.reply] if found.netfilter else []
-    return not filters or any(f.fits(*flows) for f in filters)
+class _Fits:
+    """Tells whether a flow fits any of some filters, before or after any translation: `--to` may
+    name either. A Service may have thousands of peers, so they are looked up by their address."""
+
+    def __init__(self, filters: Sequence[FlowFilter]) -> None:
+        self._all = not filters
+        self._by_peer: dict[Address | None, list[FlowFilter]] = {}
+        for each in filters:
+            self._by_peer.setdefault(each.peer, []).append(each)
+
+    def __call__(self, found: TrackedFlow) -> bool:
+        """Tell it of a flow."""
+        flows = [found.flow, found.translated]
+        flows += [found.cilium_ct.flow] if found.cilium_ct else []
+        flows += [found.netfilter.original, found.netfilter.reply] if found.netfilter else []
+        ends = {None, *(end for flow in flows for end in (flow.source, flow.destination))}
+        return self._all or any(
+            each.fits(*flows) for end in ends for each in self._by_peer.get(end, ())
+        )
 
 
 def _joined(join: Join, tables: _JoinIndex) -> list[TrackedFlow]:

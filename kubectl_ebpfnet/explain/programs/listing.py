@@ -17,7 +17,7 @@ from kubectl_ebpfnet.explain.views.answer import Answer
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.netns import PodNetns
 from kubectl_ebpfnet.explain.views.node import NodeView
-from kubectl_ebpfnet.explain.views.placed_pod import placed_pod
+from kubectl_ebpfnet.explain.views.placed_pod import PlacedPod, placed_pod
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.evidence import LIVE, Bundle
 from kubectl_ebpfnet.model.kernel import Attachment, Link
@@ -54,7 +54,8 @@ def of_pod(namespace: str, name: str, bundle: Bundle) -> ProgramList:
     if pod.host_network:
         on_node = of_node(pod.node, bundle)
         note = f"{where} shares the network namespace of node {pod.node}: these are the node's"
-        return replace(on_node, target=where, missing=(note, *on_node.missing))
+        owners = (f"{namespace}/{name}",) * len(on_node.programs)
+        return replace(on_node, target=where, missing=(note, *on_node.missing), owners=owners)
     netns = cluster.pod_netns(namespace, name)
     rows: list[AttachedProgram] = []
     missing: list[str] = []
@@ -77,7 +78,38 @@ def of_pod(namespace: str, name: str, bundle: Bundle) -> ProgramList:
     if not own.known:
         rows += _elsewhere(node, f"node {node.name}")
     missing += [*_by_pins(rows, bundle), *_missing(node)]
-    return ProgramList(where, node.name, _ordered(rows), tuple(missing), _asked(node))
+    programs = _ordered(rows)
+    owners = (f"{namespace}/{name}",) * len(programs)
+    return ProgramList(where, node.name, programs, tuple(missing), _asked(node), owners)
+
+
+def of_pods(pods: Sequence[PlacedPod], target: str, bundle: Bundle) -> ProgramList:
+    """List the programs that act on several pods, pod by pod.
+
+    Args:
+        pods: the pods; those in their node's network namespace are left out, and counted.
+        target: in words which pods they are.
+        bundle: all records.
+    """
+    own = [pod for pod in pods if not pod.host_network]
+    lists = [of_pod(pod.namespace, pod.name, bundle) for pod in own]
+    missing: dict[str, int] = {}
+    for pod, found in zip(own, lists, strict=True):
+        for text in found.missing:  # the same is missing of many pods
+            alike = text.replace(f"pod {pod.namespace}/{pod.name}", "the pod")
+            missing[alike] = missing.get(alike, 0) + 1
+    notes = [f"{text} ({count} pods)" if count > 1 else text for text, count in missing.items()]
+    if shared := len(pods) - len(own):
+        notes.insert(0, f"{shared} pods in their node's network namespace (programs node/NAME)")
+    nodes = {found.node for found in lists}
+    return ProgramList(
+        target,
+        nodes.pop() if len(nodes) == 1 else "",
+        tuple(program for found in lists for program in found.programs),
+        tuple(notes),
+        min((found.asked for found in lists if found.asked), default=""),
+        tuple(owner for found in lists for owner in found.owners),
+    )
 
 
 def _host_side(addresses: Sequence[Address], node: NodeView, netns: PodNetns) -> Link | None:

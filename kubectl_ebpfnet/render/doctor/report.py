@@ -26,7 +26,7 @@ from kubectl_ebpfnet.model.protocol import codec
 from kubectl_ebpfnet.render.doctor.rights import pairs, rights
 from kubectl_ebpfnet.render.lists import listing
 from kubectl_ebpfnet.render.lists.listing import Column, Listing
-from kubectl_ebpfnet.render.path.document import safe_text
+from kubectl_ebpfnet.render.output.formats import document_text, output_format
 from kubectl_ebpfnet.render.text.captured import captured
 from kubectl_ebpfnet.render.text.style import Style, escape
 from kubectl_ebpfnet.render.text.view import View
@@ -49,21 +49,20 @@ def render(report: Checkup, bundle: Bundle, format_name: str, view: View) -> str
     Args:
         report: the answer.
         bundle: what the report was made of.
-        format_name: of listing.FORMATS.
+        format_name: of listing.REPORTS, with its template.
         view: for table and wide.
 
     Raises:
-        ValueError: no such format.
+        UsageError: no such format, or a template that does not fit the document.
     """
-    if format_name in ("json", "yaml"):
+    wanted = output_format(format_name, listing.REPORTS)
+    if wanted.of_document:
         document = {
             "schema": SCHEMA,
             **codec.plain(report),
             "bundle": {"source": bundle.source, "note": bundle.note},
         }
-        return safe_text(document, format_name)
-    if format_name not in listing.FORMATS:
-        raise ValueError(f"no format {format_name!r}; there are {', '.join(listing.FORMATS)}")
+        return document_text(wanted, lambda: document)
     room = View(0, view.color, view.evidence) if format_name == "wide" else view
     quiet = replace(bundle, source=LIVE, note="")  # the last lines tell of the capture, once
 

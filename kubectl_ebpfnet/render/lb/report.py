@@ -30,8 +30,9 @@ from kubectl_ebpfnet.model.probe import (
 from kubectl_ebpfnet.model.protocol import codec
 from kubectl_ebpfnet.render.lb import cells
 from kubectl_ebpfnet.render.lists import listing
-from kubectl_ebpfnet.render.lists.listing import FORMATS, Listing
-from kubectl_ebpfnet.render.path.document import safe_text, sources
+from kubectl_ebpfnet.render.lists.listing import FORMATS, REPORTS, Listing
+from kubectl_ebpfnet.render.output.formats import document_text, output_format
+from kubectl_ebpfnet.render.path.document import sources
 from kubectl_ebpfnet.render.text import findings
 from kubectl_ebpfnet.render.text.style import Style, escape
 from kubectl_ebpfnet.render.text.view import View
@@ -58,28 +59,27 @@ def render(report: ProbeReport, bundle: Bundle, format_name: str, view: View) ->
     Args:
         report: the answer.
         bundle: what the report was made of.
-        format_name: of FORMATS.
+        format_name: of REPORTS, with its template.
         view: for table and wide.
 
     Raises:
-        ValueError: no such format.
+        UsageError: no such format, or a template that does not fit the document.
     """
-    if format_name not in FORMATS:
-        raise ValueError(f"no format {format_name!r}; there are {', '.join(FORMATS)}")
-    if format_name in ("json", "yaml"):
-        return safe_text(document(report, bundle), format_name)
+    wanted = output_format(format_name, REPORTS)
+    if wanted.of_document:
+        return document_text(wanted, lambda: document(report, bundle))
     # As with kubectl, wide lines are never wrapped.
     shown = view if format_name == "table" else replace(view, width=0)
     return _text(report, bundle, format_name, shown)
 
 
 def render_all(reports: Iterable[tuple[ProbeReport, Bundle]], format_name: str) -> str:
-    """Return several answers in one document, as JSON or YAML."""
+    """Return several answers in one document, in a format of DOCUMENTS. Raises as `render`."""
     values = {
         "schema": POLICIES_SCHEMA,
         "items": [document(report, bundle) for report, bundle in reports],
     }
-    return safe_text(values, format_name)
+    return document_text(output_format(format_name, REPORTS), lambda: values)
 
 
 def document(report: ProbeReport, bundle: Bundle) -> dict[str, Any]:

@@ -2,51 +2,107 @@
 
 from __future__ import annotations
 
-from kubectl_ebpfnet.model.cilium import CtEntry
-from kubectl_ebpfnet.model.flows import SCHEMA, FlowList
-from kubectl_ebpfnet.model.net import FIN, RST, SYN, TCP, UDP, endpoint_text, protocol_name
-from kubectl_ebpfnet.model.path import Outcome, TrackedFlow
+from typing import Any
+
+from kubectl_ebpfnet.model.dataclass import dataclass
+from kubectl_ebpfnet.model.flows import SCHEMA, FlowList, state_of
+from kubectl_ebpfnet.model.net import endpoint_text, protocol_name
+from kubectl_ebpfnet.model.path import TrackedFlow
+from kubectl_ebpfnet.model.protocol import codec
 from kubectl_ebpfnet.render.lists.listing import Column, Listing, number
 from kubectl_ebpfnet.render.text.durations import age
 
 
-def listing(found: FlowList) -> Listing[TrackedFlow]:
-    """Lay the flows out as a list."""
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A flow, and the pod that has it: `NAMESPACE/NAME` or ""."""
+
+    flow: TrackedFlow
+    owner: str
+
+
+def listing(found: FlowList, *, several: bool = False) -> Listing[_Line]:
+    """Lay the flows out as a list.
+
+    Args:
+        found: the flows.
+        several: of several pods: their names are columns.
+    """
+    owners = found.owners or ("",) * len(found.flows)
+    pods = (Column("NAMESPACE", _namespace), Column("POD", _pod)) if several else ()
+    node = (Column("NODE", _node, wide=True),) if several else ()
     return Listing(
         schema=SCHEMA,
-        title=f"Flows of {found.target}"
-        + (f", as node {found.node} tracks them" if found.target.startswith("pod") else ""),
-        columns=(
-            Column("PROTO", lambda row: protocol_name(row.flow.protocol)),
-            Column("SOURCE", _source, elastic=True),
-            Column("DESTINATION", _destination, elastic=True),
-            Column("TRANSLATED", translated, elastic=True),
-            Column("STATE", state),
-            Column("PACKETS", lambda row: number(_counted(row, "packets")), spare=True),
-            Column("BYTES", lambda row: number(_counted(row, "bytes")), spare=True),
-            Column("AGE", _age, wide=True),
-            Column("LAST SEEN", _last_seen),
-            Column("TTL", lambda row: _span(row.time_to_live), spare=True),
-            Column("TABLES", tables, wide=True),
-            Column("FLAGS", _flags, wide=True),
-            Column("IDENTITY", _identity, wide=True),
-            Column("MARK", _mark, wide=True),
-        ),
-        rows=found.flows,
-        evidence=lambda row: row.evidence,
+        title="",
+        columns=(*pods, *map(_of_flow, _COLUMNS), *node),
+        rows=[_Line(*pair) for pair in zip(found.flows, owners, strict=True)],
+        evidence=lambda row: row.flow.evidence,
         nothing=_nothing(found),
         notes=found.missing,
-        more=f"older flows that are not shown: {found.more:,} (--all shows them)"
-        if found.more
-        else "",
-        document={"target": found.target, "node": found.node, "more": found.more},
+        document={
+            "target": found.target, "node": found.node, "more": found.more, "over": found.over,
+        },
+        alone=True,
+        name=_name,
+        item=_item,
+        hidden=_hidden(found),
+    )  # fmt: skip
+
+
+def _of_flow(column: Column[TrackedFlow]) -> Column[_Line]:
+    """Return a column of flows as one of lines."""
+    cell, key = column.cell, column.key
+
+    def of_cell(row: _Line) -> str:
+        return cell(row.flow)
+
+    def of_key(row: _Line) -> float | None:
+        return key(row.flow) if key is not None else None
+
+    return Column(
+        column.header, of_cell, wide=column.wide, spare=column.spare, below=column.below,
+        key=of_key if key is not None else None,
+    )  # fmt: skip
+
+
+def _node(row: _Line) -> str:
+    return row.flow.node
+
+
+def _namespace(row: _Line) -> str:
+    return row.owner.partition("/")[0]
+
+
+def _pod(row: _Line) -> str:
+    return row.owner.partition("/")[2]
+
+
+def _name(row: _Line) -> str:
+    return f"flow/{protocol_name(row.flow.flow.protocol).lower()}/" + "/".join(
+        (_source(row.flow), _destination(row.flow))
     )
+
+
+def _item(row: _Line) -> dict[str, Any]:
+    pod = {"namespace": _namespace(row), "pod": _pod(row)}
+    return {**codec.plain(row.flow), "state": state_of(row.flow).value, **pod}
 
 
 def _nothing(found: FlowList) -> str:
     if not found.known:
         return "Unknown: the tables that would have the connections could not be read."
     return "No matching connections found" + (" in what could be read." if found.missing else ".")
+
+
+def _hidden(found: FlowList) -> list[str]:
+    lines = []
+    if found.over:
+        what = "connection is" if found.over == 1 else "connections are"
+        lines.append(f"{found.over:,} closed {what} not shown: --all")
+    if found.more:
+        what = "connection is" if found.more == 1 else "connections are"
+        lines.append(f"{found.more:,} older {what} not shown: --all")
+    return lines
 
 
 def _source(row: TrackedFlow) -> str:
@@ -66,40 +122,6 @@ def translated(row: TrackedFlow) -> str:
     if (first.source, first.source_port) != (last.source, last.source_port):
         words.append(f"from {endpoint_text(last.source, last.source_port)}")
     return " ".join(words)
-
-
-def state(row: TrackedFlow) -> str:
-    """Return how a flow stands: `open`, `closing`, `closed`, `answered`, `no answer`, `half open`
-    (the answer to a SYN got no ACK), `refused`; `one way` for UDP without a reply; "" for unknown.
-
-    What Cilium saw counts where it has the flow: replies may pass netfilter by.
-    """
-    ct, nf = row.cilium_ct or row.service_ct, row.netfilter
-    if row.outcome is Outcome.REFUSED:
-        return "refused"
-    if row.outcome is Outcome.UNANSWERED:
-        half = ct.reply_flags & SYN if ct is not None else nf is not None and nf.state == "SYN_RECV"
-        return "half open" if half else "no answer"
-    if row.outcome is Outcome.UNKNOWN:
-        return (
-            "one way" if row.flow.protocol == UDP and ct is not None and not ct.last_reply else ""
-        )
-    if row.flow.protocol != TCP:
-        return "answered"
-    return _of_cilium(ct) if ct is not None else _NETFILTER.get(nf.state, "") if nf else ""
-
-
-_NETFILTER = {
-    "ESTABLISHED": "open", "FIN_WAIT": "closing", "CLOSE_WAIT": "closing", "LAST_ACK": "closing",
-    "TIME_WAIT": "closed", "CLOSE": "closed",
-}  # fmt: skip
-
-
-def _of_cilium(ct: CtEntry) -> str:
-    closing = {"RxClosing", "TxClosing"} & ct.flags
-    if len(closing) == 2:
-        return "closed"
-    return "closing" if closing or (ct.tx_flags_seen | ct.rx_flags_seen) & (FIN | RST) else "open"
 
 
 def tables(row: TrackedFlow) -> str:
@@ -123,17 +145,22 @@ def _counted(row: TrackedFlow, name: str) -> int | None:
     return max(counts, default=None)
 
 
-def _span(seconds: int | None) -> str:
+def _time_to_live(row: TrackedFlow) -> str:
+    seconds = row.time_to_live
     return "" if seconds is None else "expired" if seconds < 0 else age(seconds)
 
 
 def _last_seen(row: TrackedFlow) -> str:
     seconds = row.last_seen.any
-    return "" if seconds is None else f"{age(round(seconds))} ago"
+    return "" if seconds is None else age(round(seconds))
+
+
+def _made(row: TrackedFlow) -> int | None:
+    return row.cilium_nat.age if row.cilium_nat is not None else None
 
 
 def _age(row: TrackedFlow) -> str:
-    made = row.cilium_nat.age if row.cilium_nat is not None else None
+    made = _made(row)
     return "" if made is None else age(made)
 
 
@@ -152,3 +179,27 @@ def _identity(row: TrackedFlow) -> str:
 def _mark(row: TrackedFlow) -> str:
     mark = row.netfilter.mark if row.netfilter is not None else None
     return "" if mark is None else f"{mark:#x}"
+
+
+_COLUMNS: tuple[Column[TrackedFlow], ...] = (
+    Column("PROTO", lambda row: protocol_name(row.flow.protocol)),
+    Column("SOURCE", _source),
+    Column("DESTINATION", _destination, below="→ "),
+    Column("TRANSLATED", translated, below="translated "),
+    Column("STATE", lambda row: state_of(row).value),
+    Column(
+        "PACKETS", lambda row: number(_counted(row, "packets")), spare=True,
+        key=lambda row: _counted(row, "packets"),
+    ),
+    Column(
+        "BYTES", lambda row: number(_counted(row, "bytes")), spare=True,
+        key=lambda row: _counted(row, "bytes"),
+    ),
+    Column("AGE", _age, wide=True, key=_made),
+    Column("LAST SEEN", _last_seen, key=lambda row: row.last_seen.any),
+    Column("TTL", _time_to_live, spare=True, key=lambda row: row.time_to_live),
+    Column("TABLES", tables, wide=True),
+    Column("FLAGS", _flags, wide=True),
+    Column("IDENTITY", _identity, wide=True),
+    Column("MARK", _mark, wide=True),
+)  # fmt: skip

@@ -6,8 +6,6 @@ none is removed, renamed or given another type.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -16,10 +14,8 @@ from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.net import protocol_name
 from kubectl_ebpfnet.model.path import SCHEMA, Attempt, Entrance, Entry, Hop, Packet, Path, WayBack
 from kubectl_ebpfnet.model.protocol import codec
-from kubectl_ebpfnet.render.text.style import is_visible
 
 _OF_RECORD = ("number", "place", "argv", "exit_code", "started", "error")
-_NOT_ASCII = re.compile(r"[^\n -~]")
 
 
 def document(path: Path, bundle: Bundle) -> dict[str, Any]:
@@ -102,37 +98,6 @@ def sources(cites: Iterable[Any], bundle: Bundle) -> dict[str, Any]:
         "records": [{key: codec.plain(getattr(each, key)) for key in _OF_RECORD} for each in cited],
         "bundle": {"source": bundle.source, "note": bundle.note},
     }
-
-
-def safe_text(values: Any, format_name: str) -> str:
-    """Return plain values as `json` or `yaml` that is safe to print."""
-    return (safe_json if format_name == "json" else safe_yaml)(values)
-
-
-def safe_json(values: Any) -> str:
-    """Return plain values as JSON, indented by two spaces, with a newline at its end.
-
-    Characters that a terminal would obey or would not show are JSON escapes: the text is safe to
-    print, and equal for a parser.
-    """
-    text = json.dumps(values, indent=2, ensure_ascii=False)
-    return _NOT_ASCII.sub(_escaped, text) + "\n"
-
-
-def safe_yaml(values: Any) -> str:
-    """Return plain values as YAML that is safe to print."""
-    import yaml  # 10 ms, for this format alone
-
-    # PyYAML escapes every character beyond ASCII, or hardly any that a terminal obeys.
-    harmless = all(map(is_visible, set(json.dumps(values, ensure_ascii=False))))
-    return yaml.safe_dump(
-        values, sort_keys=False, allow_unicode=harmless, width=2**20, default_flow_style=False
-    )
-
-
-def _escaped(match: re.Match[str]) -> str:
-    character = match.group()
-    return character if is_visible(character) else json.dumps(character)[1:-1]
 
 
 def _hop(hop: Hop) -> dict[str, Any]:

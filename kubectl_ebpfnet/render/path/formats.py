@@ -21,6 +21,24 @@ MODULES = {
 }
 """Format → its module, so that a caller can import it while it waits for the cluster."""
 FORMATS = tuple(MODULES)
+TEMPLATES = ("jsonpath", "jsonpath-as-json", "jsonpath-file")
+"""Formats that print a part of the document."""
+MODULES |= dict.fromkeys(TEMPLATES, MODULES["json"])
+NAMES = (*FORMATS, *(f"{name}=…" for name in TEMPLATES))
+"""Formats as help texts name them."""
+
+
+def checked(word: str) -> str:
+    """Return the value of -o, the template of a file in it.
+
+    Raises:
+        UsageError: no such format, or a template that cannot be read.
+    """
+    if word in FORMATS:
+        return word
+    from kubectl_ebpfnet.render.output.formats import output_format
+
+    return output_format(word, tuple(MODULES)).word
 
 
 def render(path: Path, bundle: Bundle, format_name: str, view: View) -> str:
@@ -29,12 +47,18 @@ def render(path: Path, bundle: Bundle, format_name: str, view: View) -> str:
     Args:
         path: the answer.
         bundle: what the path was explained from; evidence is quoted from it.
-        format_name: one of FORMATS.
+        format_name: one of FORMATS, or `jsonpath=TEMPLATE` as `checked` returns it.
         view: for table and wide; the others are for programs and look the same everywhere.
 
     Raises:
-        ValueError: no such format.
+        UsageError: no such format, or a template that does not fit the document.
     """
+    if format_name not in FORMATS:
+        from kubectl_ebpfnet.render.output.formats import document_text, output_format
+        from kubectl_ebpfnet.render.path.document import document
+
+        wanted = output_format(format_name, tuple(MODULES))
+        return document_text(wanted, lambda: document(path, bundle))
     # Import the requested format only.
     match format_name:
         case "table" | "wide":
@@ -42,7 +66,8 @@ def render(path: Path, bundle: Bundle, format_name: str, view: View) -> str:
 
             return (table if format_name == "table" else wide)(path, bundle, view)
         case "json" | "yaml":
-            from kubectl_ebpfnet.render.path.document import document, safe_text
+            from kubectl_ebpfnet.render.path.document import document
+            from kubectl_ebpfnet.render.text.documents import safe_text
 
             return safe_text(document(path, bundle), format_name)
         case "html":

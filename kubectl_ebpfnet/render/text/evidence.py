@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from kubectl_ebpfnet.model.evidence import Bundle, Record, matching_lines
 from kubectl_ebpfnet.model.path import Evidence
@@ -28,29 +28,6 @@ def proof(evidence: Iterable[Evidence], bundle: Bundle, indent: str) -> list[str
             continue
         shown.append(indent + _command(record))
         shown += [f"{indent}  {line}" for line in _quoted(item, record)]
-    return shown
-
-
-def under_rows(
-    lines: Sequence[str],
-    rows: Iterable[Sequence[str]],
-    proofs: Iterable[Iterable[Evidence]],
-    bundle: Bundle,
-) -> list[str]:
-    """Return a table with the evidence of each row beneath it.
-
-    Args:
-        lines: the table, its headers' line first.
-        rows: its cells; one with newlines makes its row higher.
-        proofs: the evidence of each row.
-        bundle: holds the cited records.
-    """
-    shown, next_line = list(lines[:1]), 1
-    for cells, evidence in zip(rows, proofs, strict=True):
-        height = max(cell.count("\n") for cell in cells) + 1
-        shown += lines[next_line : next_line + height]
-        next_line += height
-        shown += proof(evidence, bundle, "    ")
     return shown
 
 

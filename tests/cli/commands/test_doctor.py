@@ -55,7 +55,7 @@ def test_where_path_is_blind_the_exit_code_says_so(tmp_path):
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        ((*DEMO, "-o", "tree"), "no such format"),
+        ((*DEMO, "-o", "tree"), "allowed formats are: json,"),
         (("doctor", "pod/x"), "pod/x"),
         (("doctor", "--node-access", "ssh"), "no such mode"),
         (("doctor", "--node-access", "agent", "--keep"), "no node pod is deployed"),

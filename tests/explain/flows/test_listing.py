@@ -12,11 +12,12 @@ from kubectl_ebpfnet.capture.open import open_bundle
 from kubectl_ebpfnet.explain.flows import listing
 from kubectl_ebpfnet.model.cilium import CtEntry, NatEntry
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
+from kubectl_ebpfnet.model.flows import state_of
 from kubectl_ebpfnet.model.net import TCP, UDP, Flow
 from kubectl_ebpfnet.model.protocol.questions import FlowFilter
 from kubectl_ebpfnet.render.lists.flows import listing as flows_listing
-from kubectl_ebpfnet.render.lists.flows import state, tables, translated
-from kubectl_ebpfnet.render.lists.listing import render
+from kubectl_ebpfnet.render.lists.flows import tables, translated
+from kubectl_ebpfnet.render.lists.listing import remarks, render
 from kubectl_ebpfnet.render.text.view import View
 from tests.explain.flows import tables as t
 from tests.explain.path.node_pod_bundle import NODE, answer, bundle, pod_object, refused
@@ -72,19 +73,20 @@ def test_the_newest_flows_are_shown_and_the_others_counted() -> None:
     found = listing.of_node("n1", bundle(*EVERYTHING), most=2)
     assert (found.flows, found.more) == (everything.flows[:2], 1)
     assert everything.more == 0
-    text = render(flows_listing(found), bundle(*EVERYTHING), "table", View())
-    assert "MORE  older flows that are not shown: 1 (--all shows them)\n" in text
+    said = remarks(flows_listing(found), bundle(*EVERYTHING))
+    assert "1 older connection is not shown: --all" in said
+    assert len(render(flows_listing(found), bundle(*EVERYTHING), "name", View()).split()) == 2
     document = json.loads(render(flows_listing(found), bundle(*EVERYTHING), "json", View()))
     assert (len(document["items"]), document["more"]) == (2, 1)
 
 
 def test_entries_of_one_flow_are_one_line() -> None:
     found = listing.of_node("n1", bundle(*EVERYTHING))
-    lines = [(str(f.flow), translated(f), tables(f), state(f)) for f in found.flows]
+    lines = [(str(f.flow), translated(f), tables(f), state_of(f)) for f in found.flows]
     assert lines == [
-        ("TCP 10.0.1.7:4002 → 10.96.0.9:80", "to 10.0.2.5:8080", "svc,ct-out", "open"),
-        ("UDP 10.0.1.7:4003 → 1.1.1.1:53", "", "nf", ""),
-        ("TCP 10.0.1.7:4001 → 1.1.1.1:80", "from 192.0.2.1:61001", "ct-out,nat", "closed"),
+        ("TCP 10.0.1.7:4002 → 10.96.0.9:80", "to 10.0.2.5:8080", "svc,ct-out", "ESTABLISHED"),
+        ("UDP 10.0.1.7:4003 → 1.1.1.1:53", "", "nf", "UNREPLIED"),
+        ("TCP 10.0.1.7:4001 → 1.1.1.1:80", "from 192.0.2.1:61001", "ct-out,nat", "CLOSED"),
     ]
     assert found.missing == ()
     assert [f.time_to_live for f in found.flows] == [50, 29, -5]
@@ -112,7 +114,7 @@ def test_netfilters_own_translation_is_joined() -> None:
     )  # fmt: skip
     (one,) = found.flows
     assert (one.flow, one.translated) == (TO_VIP, TO_BACKEND)
-    assert (tables(one), state(one)) == ("ct-in,nf", "open")
+    assert (tables(one), state_of(one)) == ("ct-in,nf", "ESTABLISHED")
 
 
 def test_tables_that_cannot_be_read_are_named() -> None:
@@ -144,15 +146,15 @@ WORDS = "TCP OUT 10.0.1.7:4001 -> 1.1.1.1:80"
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        (t.closed(WORDS, 3), "closed"),  # versions 2: netfilter saw the requests alone
-        (t.ct(WORDS, 3, 3, flags=(0x1A, 0x12), marks="SeenNonSyn"), "open"),
-        (t.ct(WORDS, 3, 3, flags=(0x1B, 0x1A), marks="TxClosing SeenNonSyn"), "closing"),
-        (t.ct(WORDS, 3, 3, flags=(0x02, 0x14), marks="RxClosing TxClosing"), "refused"),
-        (t.ct(WORDS, 3, 3, flags=(0x02, 0x12)), "half open"),
-        (t.syn(WORDS, 3), "no answer"),
-        ("UDP OUT 10.0.1.7:1 -> 1.1.1.1:53 expires=9050 LastTxReport=8990", "one way"),
-        ("UDP OUT 10.0.1.7:1 -> 1.1.1.1:53 LastRxReport=8990 LastTxReport=8990", "answered"),
-        ("ICMP OUT 10.0.1.7:1 -> 1.1.1.1:0 LastRxReport=0 LastTxReport=8990", "no answer"),
+        (t.closed(WORDS, 3), "CLOSED"),  # versions 2: netfilter saw the requests alone
+        (t.ct(WORDS, 3, 3, flags=(0x1A, 0x12), marks="SeenNonSyn"), "ESTABLISHED"),
+        (t.ct(WORDS, 3, 3, flags=(0x1B, 0x1A), marks="TxClosing SeenNonSyn"), "CLOSING"),
+        (t.ct(WORDS, 3, 3, flags=(0x02, 0x14), marks="RxClosing TxClosing"), "REFUSED"),
+        (t.ct(WORDS, 3, 3, flags=(0x02, 0x12)), "SYN_RECV"),
+        (t.syn(WORDS, 3), "SYN_SENT"),
+        ("UDP OUT 10.0.1.7:1 -> 1.1.1.1:53 expires=9050 LastTxReport=8990", "UNREPLIED"),
+        ("UDP OUT 10.0.1.7:1 -> 1.1.1.1:53 LastRxReport=8990 LastTxReport=8990", "REPLIED"),
+        ("ICMP OUT 10.0.1.7:1 -> 1.1.1.1:0 LastRxReport=0 LastTxReport=8990", "UNREPLIED"),
     ],
 )
 def test_states_are_those_that_cilium_saw(line: str, words: str) -> None:
@@ -160,7 +162,7 @@ def test_states_are_those_that_cilium_saw(line: str, words: str) -> None:
         "n1", t.bundle(t.record("n1", t.CT, line), t.record("n1", t.NF, SYN_SENT))
     )
     by_cilium = [flow for flow in found.flows if flow.cilium_ct is not None]
-    assert [state(flow) for flow in by_cilium] == [words]
+    assert [state_of(flow) for flow in by_cilium] == [words]
 
 
 def test_the_flow_that_was_seen_last_stands_first() -> None:

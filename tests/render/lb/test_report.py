@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from kubectl_ebpfnet.errors import UsageError
 from kubectl_ebpfnet.model.probe import SCHEMA, AttemptOutcome, ProbeRequest
 from kubectl_ebpfnet.render.lb.report import FORMATS, render
 from kubectl_ebpfnet.render.text.view import View
@@ -131,8 +132,8 @@ def test_json_still_says_the_same():
     assert document["items"][0]["attempts"][0]["body"] == HOSTILE
 
 
-def test_an_unknown_format_is_a_programming_error():
-    with pytest.raises(ValueError, match="no format 'tree'"):
+def test_an_unknown_format_is_refused_in_kubectls_words():
+    with pytest.raises(UsageError, match='output format "tree"'):
         render(sample.planned(), sample.bundle(), "tree", View())
 
 

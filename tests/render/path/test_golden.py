@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from kubectl_ebpfnet.errors import UsageError
 from kubectl_ebpfnet.render.path.formats import FORMATS, render
 from kubectl_ebpfnet.render.text.view import View
 from tests.render.path import sample_paths as sample
@@ -68,6 +69,6 @@ def test_a_terminal_that_has_ascii_alone(answer, name):
     assert render(ANSWERS[answer](), sample.bundle(), name, view).isascii()
 
 
-def test_an_unknown_format_is_a_programming_error():
-    with pytest.raises(ValueError, match="no format 'xml'"):
+def test_an_unknown_format_is_refused_in_kubectls_words():
+    with pytest.raises(UsageError, match='output format "xml"'):
         render(sample.empty(), sample.bundle(), "xml", View())

@@ -1,0 +1,1 @@
+"""kubectl's `-o`: which printer, and those that kubectl has and a table is not."""

@@ -1,0 +1,46 @@
+"""Plain values as JSON and YAML that are safe to print."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from kubectl_ebpfnet.render.text.style import is_visible
+
+_NOT_ASCII = re.compile(r"[^\n -~]")
+
+
+def safe_text(values: Any, format_name: str) -> str:
+    """Return plain values as `json` or `yaml` that is safe to print."""
+    return (safe_json if format_name == "json" else safe_yaml)(values)
+
+
+def safe_json(values: Any) -> str:
+    """Return plain values as JSON, indented by two spaces, with a newline at its end.
+
+    Characters that a terminal would obey or would not show are JSON escapes: the text is safe to
+    print, and equal for a parser.
+    """
+    return escaped_json(json.dumps(values, indent=2, ensure_ascii=False)) + "\n"
+
+
+def escaped_json(text: str) -> str:
+    """Return JSON with escapes for what a terminal would obey or would not show."""
+    return _NOT_ASCII.sub(_escaped, text)
+
+
+def safe_yaml(values: Any) -> str:
+    """Return plain values as YAML that is safe to print."""
+    import yaml  # 10 ms, for this format alone
+
+    # PyYAML escapes every character beyond ASCII, or hardly any that a terminal obeys.
+    harmless = all(map(is_visible, set(json.dumps(values, ensure_ascii=False))))
+    return yaml.safe_dump(
+        values, sort_keys=False, allow_unicode=harmless, width=2**20, default_flow_style=False
+    )
+
+
+def _escaped(match: re.Match[str]) -> str:
+    character = match.group()
+    return character if is_visible(character) else json.dumps(character)[1:-1]
