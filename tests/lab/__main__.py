@@ -23,7 +23,6 @@ from tests.lab.cluster.config import ADMIN_CONFIG, NOBODY_CONFIG, NODES, SRE_CON
 from tests.lab.cluster.datapath import policy
 from tests.lab.cluster.image import node_image
 from tests.lab.cluster.nodes import node
-from tests.render.html import mermaid
 
 
 def _up() -> int:
@@ -41,10 +40,6 @@ def _build() -> int:
     build.packages()
     build.kubernetes()
     node_image.base()
-    try:
-        mermaid.fetch()
-    except RuntimeError as error:
-        say(f"its test is skipped: {error}")
     return 0
 
 

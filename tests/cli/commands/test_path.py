@@ -53,7 +53,7 @@ def test_json_and_yaml():
     assert yaml.safe_load(run(*OUTSIDE, "-oyaml").stdout) == document
 
 
-@pytest.mark.parametrize("name", ["wide", "mermaid", "dot"])
+@pytest.mark.parametrize("name", ["wide", "mermaid", "dot", "html"])
 def test_other_formats(name):
     done = run(*OUTSIDE, "-o", name)
     assert (done.returncode, done.stderr) == (0, "")

@@ -112,7 +112,7 @@ def answered_somehow(bundle: Bundle, source: str, destination: str, protocol: st
         assert bool(hop.reason) == (hop.state is State.UNKNOWN), hop
     for piece in [e for x in (*path.hops, *path.findings) for e in x.evidence]:
         assert bundle.numbered(piece.record) is not None
-    for form in ("table", "wide", "json", "mermaid"):
+    for form in ("table", "wide", "json", "mermaid", "html"):
         assert render(path, bundle, form, View(width=0, color=False, evidence=True))
     return path
 

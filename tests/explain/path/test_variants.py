@@ -175,7 +175,8 @@ def test_hostile_words_in_what_the_cluster_says_are_words() -> None:
     )  # fmt: skip
     for destination in ("1.1.1.1:80", "9.9.9.9:1", "pod/web:8080", "svc/web"):
         path = ask(bundle, "client", destination)
-        for form in ("table", "wide", "mermaid", "dot"):
+        for form in ("table", "wide", "mermaid", "dot", "html"):
             text = render(path, bundle, form, View(width=0, color=False, evidence=True))
             assert not {"\x1b", "\x07", "\u202e", "\u0000", "\r"} & set(text), form
+            assert form != "html" or "<script" not in text
         assert json.loads(render(path, bundle, "json", View()))["verdict"] == path.verdict

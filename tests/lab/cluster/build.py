@@ -19,6 +19,7 @@ from pathlib import Path
 from tests.lab.cluster.config import BINARIES, CACHE, VERSION
 from tests.lab.cluster.image import debian
 from tests.lab.cluster.image.chroot import Tree
+from tests.render.html import mermaid
 
 PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
 
@@ -107,6 +108,10 @@ def packages() -> None:
         _apt("update", "-q")
         _apt("install", "-y", "-q", "--no-install-recommends", *missing)
         say(f"installed {' '.join(missing)} in {time.monotonic() - begun:.0f} s")
+    try:
+        mermaid.fetch()
+    except RuntimeError as error:
+        say(f"tests of -o mermaid are skipped: {error}")
 
 
 def kubernetes() -> None:
