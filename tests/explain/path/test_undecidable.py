@@ -2,8 +2,8 @@
 
 Take any recorded cluster and make one rule, route, policy entry or backend undecidable, as a newer
 kernel or Cilium would print it: the verdict may only move to unknown, or to delivered where the
-flow is answered now (docs/json.md, "How the verdict is decided"). A run tries every twentieth thing,
-and `make fuzz` all of them. (test_any_bundle.py takes whole records away.)
+flow is answered now (docs/json.md, "How the verdict is decided"). A run tries every twentieth
+thing, and `make fuzz` all of them. (test_any_bundle.py takes whole records away.)
 """
 
 from __future__ import annotations
