@@ -214,6 +214,8 @@ class Record:
             alone are in stdout; of a table of addresses, how many lines do not fit.
         beside_left_out: the same of others beside them, which were asked for as well: what else a
             pod has. Both are 0 without `line_filter`.
+        about: both are estimates: of a large table of translations a node pod looks up those of the
+            connections alone that its conntrack shows.
         flows: filters of the flows that were asked for; () for all.
         counts: of a table of connections with `line_filter`, where its lines were counted.
     """
@@ -230,6 +232,7 @@ class Record:
     line_filter: tuple[str, ...] = ()
     left_out: int = 0
     beside_left_out: int = 0
+    about: bool = False
     flows: tuple[FlowSelector, ...] = ()
     counts: LineCounts | None = None
 
@@ -257,7 +260,7 @@ class Record:
         """Tell whether a table with `line_filter` lacks no entry of any of these flows for being
         too old: none of the flows that were asked for was left out, and none beside, or it is one
         of them."""
-        if self.left_out:
+        if self.left_out or self.about:
             return False
         return not self.beside_left_out or all(
             any(wanted.fits(flow) for wanted in self.flows) for flow in flows

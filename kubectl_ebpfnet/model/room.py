@@ -56,13 +56,13 @@ class SnatUse:
     Attributes:
         protocol: IANA number.
         destination, port: where they go; port 0 for ICMP.
-        source: their address after translation.
-        flows: how many, each of which has a port of `source`.
+        source: their address after translation; None for every address that no other fact names.
+        flows: how many, each of which has a port of `source`; without a source, at most so many.
     """
 
     protocol: int
     destination: Address
     port: int
-    source: Address
+    source: Address | None
     flows: int
     span: Span = field(default=NOWHERE, compare=False)

@@ -15,10 +15,10 @@ OWN = (FlowFilter(POD, None, PEER, 80, TCP),)
 def test_a_table_lacks_what_was_left_out() -> None:
     asked, other = Flow(TCP, POD, 4000, PEER, 80), Flow(TCP, POD, 4000, OTHER, 80)
 
-    def record(left_out: int, beside: int) -> Record:
+    def record(left_out: int, beside: int, *, about: bool = False) -> Record:
         return Record(
             0, agent_place("n1"), ("x",), 0, line_filter=("10.0.0.1",), left_out=left_out,
-            beside_left_out=beside, flows=OWN,
+            beside_left_out=beside, about=about, flows=OWN,
         )  # fmt: skip
 
     assert record(0, 0).has_all(asked, other)
@@ -27,3 +27,4 @@ def test_a_table_lacks_what_was_left_out() -> None:
     assert not record(0, 9).has_all(other)
     assert not record(0, 9).has_all(asked, other)
     assert not record(1, 0).has_all(asked)
+    assert not record(0, 0, about=True).has_all(asked)  # only some were looked up

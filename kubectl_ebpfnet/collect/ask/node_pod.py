@@ -212,7 +212,7 @@ def _answer_records(
         stderr = str(header.get("error") or "").encode()
         output = body.output()
         code = code if isinstance(code, int) and not isinstance(code, bool) else 1
-        older, beside = _left_out(header)
+        cut = _left_out(header)
         yield Record(
             0,
             place,
@@ -221,17 +221,18 @@ def _answer_records(
             output,
             stderr,
             started,
-            line_filter=() if question.rows and not older else question.needles,
-            left_out=older,
-            beside_left_out=beside,
+            line_filter=() if question.rows and not cut.older else question.needles,
+            left_out=cut.older,
+            beside_left_out=cut.beside,
+            about=cut.about,
             flows=question.flows,
         )
 
 
-def _left_out(header: dict[str, Any]) -> tuple[int, int]:
+def _left_out(header: dict[str, Any]) -> LeftOut:
     """Return how many entries the node side left out: of the flows, and of others beside."""
     try:
         said = codec.typed(header.get("left_out", {}), LeftOut)
     except (ValueError, ParseError):
-        return 1, 1  # some: nobody knows how many
-    return max(0, said.older), max(0, said.beside)
+        return LeftOut(1, 1)  # some: nobody knows how many
+    return LeftOut(max(0, said.older), max(0, said.beside), said.about)

@@ -260,12 +260,15 @@ def _left_out(node: NodeView) -> Iterator[str]:
     cut = False
     for question, name in _TABLES:
         record = node.table_state(question).record
-        if record is not None and (record.left_out or record.beside_left_out):
+        if record is not None and (record.left_out or record.beside_left_out or record.about):
             cut = True
             kept = sum(chunk.count(b"\n") for chunk in record.stdout.chunks())
+            which, more = "newest", f"{record.left_out + record.beside_left_out:,}"
+            if record.about:  # by the keys of what conntrack shows
+                which, more = "flows'", f"about {more}"
             yield (
-                f"{name} of node {node.name}: the newest {kept:,} entries were read, and "
-                f"{record.left_out + record.beside_left_out:,} more are there (--all reads them)"
+                f"{name} of node {node.name}: the {which} {kept:,} entries were read, and "
+                f"{more} more are there (--all reads them)"
             )
     if cut:
         yield "where a table was not read whole, a flow may have entries that are not shown with it"

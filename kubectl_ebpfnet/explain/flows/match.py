@@ -303,18 +303,20 @@ def _note(node: NodeView, fact: Fact[Any], table: str, has_some: bool) -> list[T
 
 
 def _is_cut(record: Record | None) -> bool:
-    return record is not None and bool(record.left_out or record.beside_left_out)
+    return record is not None and bool(record.left_out or record.beside_left_out or record.about)
 
 
 def _not_shown(record: Record | None) -> str:
     """Return how many entries a node left out of a table, "" for none."""
     if record is None or not _is_cut(record):
         return ""
-    parts = []
+    parts, about = [], "about " if record.about else ""
     if record.left_out:
-        parts.append(f"{record.left_out:,} older entries of this tuple")
+        parts.append(f"{about}{record.left_out:,} older entries of this tuple")
     if record.beside_left_out:
-        parts.append(f"{record.beside_left_out:,} entries of other flows")
+        parts.append(f"{about}{record.beside_left_out:,} entries of other flows")
+    if record.about and not record.left_out:
+        return "entries were looked up for the connections alone that conntrack shows"
     return f"{' and '.join(parts)} are not shown"
 
 

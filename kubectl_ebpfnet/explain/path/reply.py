@@ -248,7 +248,9 @@ def _at_another_node(back: PathBuilder, forth: PathBuilder, here: PacketState) -
         return False
     flow = here.packet.flow
     table = back.cluster.node(here.node).table_state(q.NAT)
-    if not table.known or nat_entry_of(back.cluster.node(here.node), forth.ends.flow) is not None:
+    if not table.known or (table.record is not None and table.record.about):
+        return False
+    if nat_entry_of(back.cluster.node(here.node), forth.ends.flow) is not None:
         return False
     back.drop(
         *here.on_node(HopKind.NAT),

@@ -162,6 +162,9 @@ def in_nat_map(node: NodeView, flow: Flow, source: Address, most: int) -> PortUs
     if counted.known:
         own = [use for use in counted.facts if use.source == source]
         used = sum(use.flows for use in own)
+        others = max((use.flows for use in counted.facts if use.source is None), default=0)
+        if not own and others >= NEARLY * most:
+            return None  # it has fewer than were counted of a large map
         return PortUse(used, used, cite.of(counted.record, *(use.span for use in own)))
     state = node.table_state(q.NAT)
     if not state.known or state.record is None:

@@ -138,7 +138,9 @@ def typed(value: Any, kind: Any) -> Any:
         if not isinstance(value, dict):
             raise ValueError(f"no object where {kind.__name__} belongs")
         known = {
-            name: typed(value[name], hint) for name, hint in _fields(kind).items() if name in value
+            name: member if type(member := value[name]) is hint else typed(member, hint)
+            for name, hint in _fields(kind).items()
+            if name in value
         }
         try:
             return kind(**known)
@@ -158,8 +160,8 @@ def typed(value: Any, kind: Any) -> Any:
 
 
 def _one_of(value: Any, kinds: tuple[Any, ...]) -> Any:
-    if value is None and type(None) in kinds:
-        return None
+    if type(value) in _PLAIN and type(value) in kinds:
+        return value
     problem = ValueError(f"{value!r} is of no known type")
     for kind in kinds:
         if kind is not type(None):

@@ -151,7 +151,10 @@ class LeftOut:
         older: that fit `flows`, and are older than those that were sent; rows of other addresses
             than `rows`, or maps of their endpoints.
         beside: that fit `beside` alone.
+        about: both are estimates. Of a large map of translations only those of the connections that
+            conntrack's answer shows are looked up, by their keys.
     """
 
     older: int = 0
     beside: int = 0
+    about: bool = False

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kubectl_ebpfnet.model.cilium import CtEntry
-from kubectl_ebpfnet.model.net import ICMP, ICMPV6
+from kubectl_ebpfnet.model.net import ICMP, ICMPV6, Flow
 from kubectl_ebpfnet.model.protocol.questions import FlowFilter, LeftOut, NodeRequest
 from kubectl_ebpfnet.node.bpf import syscall
 from kubectl_ebpfnet.node.cilium import layout_tuple, pins, scan
@@ -31,6 +31,19 @@ _TIMER_LINES = 5000
 
 TIMES = scan.Times((48, 52), 4)
 """The last reports of either direction."""
+
+_Asked = tuple[tuple[FlowFilter, ...], tuple[FlowFilter, ...], int]
+_shown: dict[_Asked, list[Flow]] = {}
+
+
+def shown(request: NodeRequest) -> list[Flow]:
+    """Return the flows of the entries that this process has sent as the newest of the same flows,
+    if it was asked for them."""
+    return _shown.get(_asked(request), [])
+
+
+def _asked(request: NodeRequest) -> _Asked:
+    return request.flows, request.beside, request.newest
 
 
 def entries(request: NodeRequest) -> Iterator[CtEntry | LeftOut]:
@@ -57,12 +70,17 @@ def entries(request: NodeRequest) -> Iterator[CtEntry | LeftOut]:
     rules = scan.rules((*_errors_of(flows), *request.flows), request.beside)
     for table, layout in scan.tables(folder, MAPS, layout_tuple.CT, wanted):
         if request.newest and flows:
-            scan.keep_newest(table, rules, layout, TIMES, request.newest)
+            scan.keep_newest(scan.batches(table), rules, layout, TIMES, request.newest)
             continue
         for key, value in _matching_entries(table, flows, rules, layout):
             yield from fact(key, value, layout)
+    sent: list[Flow] = []
     for key, value in scan.kept(rules):
-        yield from fact(key, value, layout_tuple.CT[len(key), len(value)])
+        for entry in fact(key, value, layout_tuple.CT[len(key), len(value)]):
+            yield entry
+            sent.append(entry.flow)
+    if request.newest and flows:
+        _shown[_asked(request)] = sent
     yield from scan.left_out(rules)
 
 

@@ -2,6 +2,11 @@
 
 Sources: Cilium pkg/maps/nat; node/cilium/layout_tuple.py. A translated flow has two entries, OUT
 for the packet and IN for the reply, and each tells the other's key.
+
+A map of half a million entries takes the kernel 0.14 s to hand over. So of a large one the entries
+of the connections that conntrack's answer shows are looked up by their keys; a part of the map
+tells how many others there are. Where conntrack shows none of the flows that are asked for, as on a
+gateway, which has entries of translations alone, the map is read whole.
 """
 
 from __future__ import annotations
@@ -9,14 +14,13 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import partial
-from pathlib import Path
+from math import sqrt
 
 from kubectl_ebpfnet.model.cilium import NatEntry
-from kubectl_ebpfnet.model.net import Address, has_ports
-from kubectl_ebpfnet.model.protocol.questions import FlowFilter, LeftOut, NodeRequest, snat_end
+from kubectl_ebpfnet.model.net import Address, Flow, has_ports
+from kubectl_ebpfnet.model.protocol.questions import FlowFilter, LeftOut, NodeRequest
 from kubectl_ebpfnet.node.bpf import syscall
-from kubectl_ebpfnet.node.cilium import layout_tuple, pins, scan
+from kubectl_ebpfnet.node.cilium import ct, layout_tuple, pins, scan
 from kubectl_ebpfnet.node.cilium.columns import Columns, how_many, places
 
 MAPS = {"cilium_snat_v4_external": (4, None), "cilium_snat_v6_external": (6, None)}
@@ -38,52 +42,91 @@ def entries(request: NodeRequest) -> Iterator[NatEntry | LeftOut]:
     """
     now = int(time.clock_gettime(time.CLOCK_MONOTONIC))
     flows = (*request.flows, *request.beside)
-    rules = scan.rules(request.flows, request.beside)
-    end = snat_end(request.flows)
-    sources: Counter[Address] = Counter()
-    folder = pins.root()
-    for table, layout in scan.tables(folder, MAPS, layout_tuple.NAT, flows):
-        if request.newest and flows:
-            count = partial(_count, sources, end, layout) if end is not None else _ignore
-            scan.keep_newest(table, rules, layout, TIMES, request.newest, nat=True, also=count)
-            if end is not None and len(end[1].packed) == layout.source:
-                _counted[folder, end] = time.monotonic(), sources
+    rules, newest = scan.rules(request.flows, request.beside), request.newest
+    shown, older, beside, about = ct.shown(request), 0, 0, False
+    if not any(flow.fits(one) for one in shown for flow in request.flows):
+        shown = []
+    for table, layout in scan.tables(pins.root(), MAPS, layout_tuple.NAT, flows):
+        if newest and flows:
+            part = _part_of_large(table) if shown else None
+            if part is None:
+                scan.keep_newest(scan.batches(table), rules, layout, TIMES, newest, nat=True)
+                continue
+            found = list(_by_key(table, shown, flows, layout, now))
+            yield from found
+            more, more_beside = _others(found, request, layout, *part)
+            older, beside, about = older + more, beside + more_beside, True
         elif flows and all(flow.exact is not None for flow in flows):
-            yield from _by_key(table, flows, layout, now)
+            yield from _by_key(table, [f.exact for f in flows if f.exact], flows, layout, now)
         else:
-            found = scan.matching(table, rules, layout, nat=True)
-            yield from _facts(found, flows, now)
+            yield from _facts(scan.matching(table, rules, layout, nat=True), flows, now)
     yield from _facts(scan.kept(rules), flows, now)
-    yield from scan.left_out(rules)
+    more, more_beside = scan.missing(rules)
+    if about or more or more_beside:
+        yield LeftOut(older + more, beside + more_beside, about)
+
+
+def _part_of_large(table: syscall.Map) -> tuple[list[scan.Batch], float] | None:
+    """Return a part of a map, and how many times as many entries it has; None of one that is read
+    whole."""
+    part, times = scan.beginning(table)
+    large = times * sum(keys.count for keys, _ in part) > _WHOLE
+    return (part, times) if large else None
+
+
+def _others(
+    found: Sequence[NatEntry],
+    request: NodeRequest,
+    layout: layout_tuple.TupleLayout,
+    part: Sequence[scan.Batch],
+    times: float,
+) -> tuple[int, int]:
+    """Return about how many entries a map has beside those that were found: of the flows, and of
+    others that are wanted too."""
+    rules = scan.rules(request.flows, request.beside)
+    scan.keep_newest(part, rules, layout, TIMES, 0, nat=True)
+    of_flows = sum(_fits(entry, request.flows) for entry in found)
+    older, beside = (round(seen * times) for seen in scan.missing(rules))
+    return max(0, older - of_flows), max(0, beside - (len(found) - of_flows))
 
 
 _End = tuple[int, Address, int]
-_counted: dict[tuple[Path, _End], tuple[float, Counter[Address]]] = {}
-_COUNTED_SECONDS = 5.0
-"""How long what was counted for one question answers another of the same session: reading a full
-map takes 0.2 s."""
+_WHOLE = 131_072
+"""Entries of a map that are read whole, which takes 0.05 s."""
+_FEW = 24_576
+"""Flows to one destination that are not counted in a larger map: three quarters of the ports that
+source NAT has by default (32768 to 65535)."""
 
 
-def sources_to(end: _End) -> Counter[Address]:
-    """Return how many flows to a protocol, address and port (0 for ICMP) have each new source.
+def sources_to(end: _End) -> tuple[Counter[Address], int]:
+    """Return how many flows to a protocol, address and port (0 for ICMP) have each new source, and
+    how many every other address has at most.
 
     Raises:
         KernelError: no such map is pinned, has these sizes, or may be read.
     """
-    folder = pins.root()
-    when, sources = _counted.get((folder, end), (0.0, Counter[Address]()))
-    if when and time.monotonic() - when < _COUNTED_SECONDS:
-        return sources
     protocol, destination, port = end
     wanted = FlowFilter(peer=destination, peer_port=port or None, protocol=protocol)
-    for table, layout in scan.tables(folder, MAPS, layout_tuple.NAT, (wanted,)):
+    sources, others = Counter[Address](), 0
+    for table, layout in scan.tables(pins.root(), MAPS, layout_tuple.NAT, (wanted,)):
+        part = _part_of_large(table)
+        if part is not None and _has_few(end, layout, *part):
+            others = _FEW
+            continue
         for keys, values in scan.batches(table):
             _count(sources, end, layout, keys, values)
-    return sources
+    return sources, others
 
 
-def _ignore(_: Columns, __: Columns) -> None:
-    pass
+def _has_few(
+    end: _End, layout: layout_tuple.TupleLayout, part: Sequence[scan.Batch], times: float
+) -> bool:
+    """Tell whether a part of a map shows that no new source has more than a few flows to an end."""
+    sources: Counter[Address] = Counter()
+    for keys, values in part:
+        _count(sources, end, layout, keys, values)
+    seen = max(sources.values(), default=0)
+    return (seen + 5 * sqrt(seen) + 12) * times <= _FEW  # seen by chance of more: one in a million
 
 
 def _count(
@@ -125,9 +168,13 @@ def _fits(entry: NatEntry, flows: Sequence[FlowFilter]) -> bool:
 
 
 def _by_key(
-    table: syscall.Map, flows: Sequence[FlowFilter], layout: layout_tuple.TupleLayout, now: int
+    table: syscall.Map,
+    exact: Sequence[Flow],
+    flows: Sequence[FlowFilter],
+    layout: layout_tuple.TupleLayout,
+    now: int,
 ) -> Iterator[NatEntry]:
-    exact = [one for flow in flows if (one := flow.exact) is not None]
+    """Yield the entries of flows that are wholly known and fit one of the filters, each once."""
     pending_keys = [
         key for flow in exact for key in layout_tuple.nat_keys(flow) if len(key) == layout.size
     ]

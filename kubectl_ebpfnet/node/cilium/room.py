@@ -1,8 +1,8 @@
 """How full Cilium's maps are, and how many flows source NAT has to a destination.
 
-Sources: Linux kernel/bpf/hashtab.c: a batch begins where the one before ended, at a bucket, and
-`n_buckets` is max_entries rounded up to a power of two. So the first buckets of a large hash map
-tell how many entries the others have, and no map of half a million entries is read for its number.
+The first buckets of a large hash map tell how many entries the others have (scan.times_read), so no
+map of half a million entries is read for its number. A trie would be read whole, as it is for the
+ipcache's rows beside this: their number, and that of the rows left out, is its number.
 """
 
 from __future__ import annotations
@@ -16,12 +16,9 @@ from kubectl_ebpfnet.model.protocol.questions import NodeRequest
 from kubectl_ebpfnet.model.room import MapRoom, SnatUse, Table
 from kubectl_ebpfnet.model.untrusted import address
 from kubectl_ebpfnet.node.bpf import syscall
-from kubectl_ebpfnet.node.cilium import nat, pins
+from kubectl_ebpfnet.node.cilium import nat, pins, scan
 
 _LRU = frozenset({syscall.LRU_HASH, syscall.LRU_PERCPU_HASH})
-_BUCKETS = frozenset({syscall.HASH, *_LRU})
-_COUNTED = 16384
-"""Entries of a hash map that are counted one by one: their number is right within some 2 %."""
 _POLICY = re.compile(r"cilium_policy_(?:v[0-9]{1,3}_)?([0-9]{5})")
 _NAMES = (
     (re.compile(r"cilium_ct([46])_global"), Table.CT_TCP),
@@ -47,8 +44,8 @@ def rooms(_: NodeRequest) -> Iterator[MapRoom]:
         if opened is None:
             continue
         with opened as table:
-            entries, exact = _entries(table)
             kind = Table.POLICY if found is None else found[1]
+            entries, exact = (None, True) if kind is Table.IPCACHE else _entries(table)
             version = found[0].groups()[0] if found is not None and found[0].groups() else None
             yield MapRoom(
                 kind,
@@ -67,18 +64,16 @@ def _entries(table: syscall.Map) -> tuple[int, bool]:
     try:
         for count, _, _ in table.batches():
             counted += count
-            if counted >= _COUNTED and table.info.type in _BUCKETS:
-                buckets = 1 << (table.info.max_entries - 1).bit_length()
-                read = table.next_bucket
-                if read < buckets:
-                    return min(counted * buckets // max(read, 1), table.info.max_entries), False
+            if counted >= scan.ENOUGH and (times := scan.times_read(table)) > 1:
+                return min(int(counted * times), table.info.max_entries), False
     except Unsupported:  # before Linux 5.6, and tries before 5.16
         counted = sum(1 for _ in table.items())
     return counted, True
 
 
 def snat_uses(request: NodeRequest) -> Iterator[SnatUse]:
-    """Yield the flows to a destination by their new source.
+    """Yield the flows to a destination by their new source. Of a large map, sources with few flows
+    are not counted: a fact without source says how many each of them has at most.
 
     The request's words are the protocol's number, the destination's address and its port.
 
@@ -87,9 +82,11 @@ def snat_uses(request: NodeRequest) -> Iterator[SnatUse]:
             be read.
     """
     protocol, destination, port = end = _end(request.argv[2:])
-    sources = nat.sources_to(end)
+    sources, others = nat.sources_to(end)
     for source, flows in sorted(sources.items(), key=lambda each: str(each[0])):
         yield SnatUse(protocol, destination, port, source, flows)
+    if others:
+        yield SnatUse(protocol, destination, port, None, others)
 
 
 def _end(words: tuple[str, ...]) -> tuple[int, Address, int]:

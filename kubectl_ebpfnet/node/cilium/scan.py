@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
 from itertools import islice
 from operator import itemgetter
@@ -20,13 +20,18 @@ from kubectl_ebpfnet.errors import Unsupported
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.net import TCP, has_ports
 from kubectl_ebpfnet.model.protocol.questions import FlowFilter, LeftOut
-from kubectl_ebpfnet.node.bpf.syscall import Map
+from kubectl_ebpfnet.node.bpf.syscall import HASH, LRU_HASH, LRU_PERCPU_HASH, Map
 from kubectl_ebpfnet.node.cilium import pins
 from kubectl_ebpfnet.node.cilium.columns import Columns, how_many, places
 from kubectl_ebpfnet.node.cilium.layout_tuple import IN, NAT_ADDRESS, TupleLayout, of_sizes
 
 Entry = tuple[bytes, bytes]
+Batch = tuple[Columns, Columns]
+"""Keys and values of some entries of a map."""
+ENOUGH = 16384
+"""Entries that tell how many the others are: right within some 2 %."""
 _BATCH = 4096
+_BUCKETS = frozenset({HASH, LRU_HASH, LRU_PERCPU_HASH})
 _WITH_PORTS = frozenset(bytes((number,)) for number in range(256) if has_ports(number))
 
 
@@ -115,13 +120,18 @@ def kept(of: Sequence[Rule]) -> Iterator[Entry]:
             yield entry
 
 
+def missing(of: Sequence[Rule]) -> tuple[int, int]:
+    """Return how many entries of the flows, and of others beside, were not kept."""
+    found = [0, 0]
+    for rule in of:
+        found[rule.beside] += max(0, rule.seen - len(rule.kept))
+    return found[0], found[1]
+
+
 def left_out(of: Sequence[Rule]) -> Iterator[LeftOut]:
     """Yield how many entries were left out, if any were."""
-    missing = [0, 0]
-    for rule in of:
-        missing[rule.beside] += max(0, rule.seen - len(rule.kept))
-    if any(missing):
-        yield LeftOut(*missing)
+    if any(found := missing(of)):
+        yield LeftOut(*found)
 
 
 def tables(
@@ -180,31 +190,28 @@ def matching(
 
 
 def keep_newest(
-    table: Map,
+    read: Iterable[Batch],
     wanted: Sequence[Rule],
     layout: TupleLayout,
     times: Times,
     most: int,
     *,
     nat: bool = False,
-    also: Callable[[Columns, Columns], object] = lambda _, __: None,
 ) -> None:
     """Give each rule the newest entries of a map that fit it, and count the others.
 
     Args:
-        table: the map.
+        read: the map, in batches.
         wanted: the rules.
         layout: of the map's keys.
         times: where a value tells how old it is.
-        most: how many a rule keeps.
+        most: how many a rule keeps; 0 to count them alone.
         nat: match the new address and port in the value too.
-        also: takes each batch: a map is read once for everything.
 
     Raises:
         KernelError: the map cannot be read.
     """
-    for keys, values in batches(table):
-        also(keys, values)
+    for keys, values in read:
         left = keys.all
         for rule in wanted:
             mask = left & fitting(rule, keys, values, layout, nat=nat)
@@ -213,6 +220,8 @@ def keep_newest(
             left ^= mask
             before = rule.seen
             rule.seen += how_many(mask)
+            if not most:
+                continue
             if len(rule.kept) >= most:
                 mask &= times.later(values, rule.kept[0][0])
             for number in places(mask, keys.count):
@@ -222,7 +231,36 @@ def keep_newest(
                 put(rule.kept, entry)
 
 
-def batches(table: Map) -> Iterator[tuple[Columns, Columns]]:
+def times_read(table: Map) -> float:
+    """Return how many times as many entries a map has as were read of it, by the buckets that held
+    them; 1.0 where that cannot be told before its end.
+
+    Source: Linux kernel/bpf/hashtab.c: a batch begins where the one before ended, at a bucket, and
+    `n_buckets` is max_entries rounded up to a power of two.
+    """
+    buckets = 1 << (table.info.max_entries - 1).bit_length()
+    if table.info.type not in _BUCKETS or not 0 < table.next_bucket < buckets:
+        return 1.0
+    return buckets / table.next_bucket
+
+
+def beginning(table: Map) -> tuple[list[Batch], float]:
+    """Return the first 16,384 entries of a map, in batches, and how many times as many it has.
+
+    Raises:
+        KernelError: the map cannot be read.
+    """
+    found: list[Batch] = []
+    count = 0
+    for keys, values in batches(table):
+        found.append((keys, values))
+        count += keys.count
+        if count >= ENOUGH and (times := times_read(table)) > 1:
+            return found, times
+    return found, 1.0
+
+
+def batches(table: Map) -> Iterator[Batch]:
     """Yield the keys and values of a map, in batches.
 
     Raises:

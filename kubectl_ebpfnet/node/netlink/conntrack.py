@@ -125,7 +125,7 @@ def _newest(request: NodeRequest) -> Iterator[ConntrackEntry | LeftOut]:
     if request.beside and not small:
         missing[1] = max(0, there - sum(fitting))
     if any(missing):
-        yield LeftOut(*missing)
+        yield LeftOut(missing[0], missing[1])
 
 
 def _key(raw: bytes) -> bytes:

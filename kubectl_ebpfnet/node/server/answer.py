@@ -32,12 +32,12 @@ _CONCURRENT = frozenset({node_argv("probe")})
 """Questions that mostly wait, for a time-out or for the kernel to detach a program."""
 _LANES = {
     node_argv("ct"): 0,
-    node_argv("conntrack"): 0,
-    node_argv("nat"): 1,
+    node_argv("nat"): 0,
     node_argv("snat-use"): 1,
+    node_argv("conntrack"): 1,
 }
 """Questions that read long tables, by the process that answers them beside this one: a full one of
-Cilium's takes a quarter of a second."""
+Cilium's takes a quarter of a second. A large map of translations is read by what `ct` has found."""
 _AT_ONCE = 64
 WriteBody = Callable[[bytes], object]
 """Writes the next part of an answer's body."""

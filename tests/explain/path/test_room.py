@@ -255,6 +255,16 @@ def test_a_node_pod_counts_the_flows_of_all_pods() -> None:
         assert ask(bundle, "client", FREE).verdict is verdict
 
 
+def test_flows_that_a_node_pod_did_not_count_leave_a_small_range_open() -> None:
+    argv = q.SNAT_USE.about(*q.snat_words(6, END, 80)).node_argv
+    left = f"source NAT of node2 has ports left to {END}"
+    for others, presumed in ((89, False), (90, True)):
+        bundle = changed(VXLAN, HUNDRED, more=(counted(argv, SnatUse(6, END, 80, None, others)),))
+        path = ask(bundle, "client", FREE)
+        assert path.verdict is Verdict.LEAVES
+        assert any(left in each for each in path.presumed) is presumed
+
+
 def test_the_gateway_needs_a_port_too() -> None:
     header = "Source IP      Destination CIDR   Egress IP     Gateway IP\n"
     row = "10.244.1.160   0.0.0.0/0          {}   172.30.0.11\n"

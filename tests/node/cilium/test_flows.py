@@ -28,6 +28,7 @@ from kubectl_ebpfnet.node.cilium import ct as cilium_ct
 from kubectl_ebpfnet.node.cilium import layout_tuple as node_layouts
 from kubectl_ebpfnet.node.cilium import nat as cilium_nat
 from kubectl_ebpfnet.node.cilium import pins as cilium_pins
+from kubectl_ebpfnet.node.cilium import scan
 from kubectl_ebpfnet.node.host import mounts
 from kubectl_ebpfnet.node.server import answer as answering
 from kubectl_ebpfnet.parse import node_side as answers
@@ -341,11 +342,59 @@ def test_of_many_translations_the_newest_come(pins: Pins) -> None:
     assert left_out == LeftOut(6000 - 20)
     ports = {e.flow.source_port or 0 for e in found if isinstance(e, NatEntry)} - {443}
     assert ports == set(range(2000, 2010))
-    # The ports that are in use were counted in the same pass.
-    used = cilium_nat.sources_to((6, ip_address("1.1.1.1"), 443))
+    used, others = cilium_nat.sources_to((6, ip_address("1.1.1.1"), 443))
     assert {str(source): flows for source, flows in used.items()} == {
         "172.18.0.2": 3000, "172.18.0.3": 1,
     }  # fmt: skip
+    assert others == 0
+
+
+@pytest.mark.parametrize(("version", "sizes"), [(4, (14, 40)), (6, (38, 56))])
+def test_of_a_large_map_the_translations_of_shown_connections_are_looked_up(
+    pins: Pins, monkeypatch: pytest.MonkeyPatch, version: int, sizes: tuple[int, int]
+) -> None:
+    monkeypatch.setattr(cilium_ct, "_shown", {})
+    monkeypatch.setattr(cilium_nat, "_WHOLE", 5000)
+    monkeypatch.setattr(scan, "ENOUGH", 4096)
+    pod, peer, node, rare = (
+        ("10.0.0.1", "192.0.2.9", "172.18.0.2", "172.18.0.3")
+        if version == 4
+        else ("[fd00::1]", "[fd01::9]", "[fd02::2]", "[fd02::3]")
+    )
+    tracked, translated = {}, {}
+    for number in range(4000):
+        client, server, new = f"{pod}:{2000 + number}", f"{peer}:443", f"{node}:{9000 + number}"
+        if number < 300:  # conntrack has lost the others
+            tracked[ct_key(6, "OUT", client, server)] = ct_value(reports=(number, 0))
+        if number != 299:  # an evicted one
+            translated[nat_key(6, "OUT", client, server)] = nat_value(new, 1)
+        translated[nat_key(6, "IN", server, new)] = nat_value(client, 1)
+    translated[nat_key(6, "OUT", f"{pod}:1", f"{peer}:443")] = nat_value(f"{rare}:1", 1)
+    pins.make(CT4 if version == 4 else CT6, 14 if version == 4 else 38, 56, tracked, HASH, 8192)
+    pins.make(NAT4 if version == 4 else NAT6, *sizes, translated, HASH, 16384)
+    address, end = ip_address(pod.strip("[]")), ip_address(peer.strip("[]"))
+    own, quiet = FlowFilter(address, None, end, 443, 6), FlowFilter(address, None, end, 80, 6)
+
+    def both(*flows: FlowFilter) -> tuple[set[int | None], int, LeftOut]:
+        newest(cilium_ct.entries, flows, (), 20)
+        found, left_out = newest(cilium_nat.entries, flows, (), 20)
+        clients = {e.flow.source_port for e in found if isinstance(e, NatEntry)} - {443}
+        return clients, len(found), left_out
+
+    found, left_out = newest(cilium_nat.entries, (own,), (), 20)
+    assert (len(found), left_out) == (20, LeftOut(8000 - 20))  # conntrack was not asked
+    clients, number, left_out = both(own)
+    assert (clients, number) == (set(range(2280, 2299)), 38)
+    assert left_out.about
+    assert abs(left_out.older - (8000 - 38)) < 800
+    assert both(quiet) == (set(), 0, LeftOut())  # conntrack shows none: it is read whole
+    assert cilium_nat.sources_to((6, end, 443)) == (Counter(), 24_576)
+    monkeypatch.setattr(cilium_nat, "_FEW", 4000)  # a part does not exclude more: it is read whole
+    used, others = cilium_nat.sources_to((6, end, 443))
+    assert {str(source): flows for source, flows in used.items()} == {
+        node.strip("[]"): 3999, rare.strip("[]"): 1,
+    }  # fmt: skip
+    assert others == 0
 
 
 def test_the_answer_is_what_a_record_holds(pins: Pins) -> None:

@@ -61,9 +61,12 @@ def test_long_tables_are_read_by_processes_of_their_own() -> None:
     assert sorted(said) == [1, 2, 3, 4, 5, 6]
     by = {number: int(json.loads(body).split()[0]) for number, (_, body) in said.items()}
     assert by[1] == by[5] == os.getpid()
-    assert by[2] == by[4] != by[3] == by[6]
-    assert os.getpid() not in (by[2], by[3])
-    assert all(header["left_out"] == {"older": n, "beside": 7} for n, (header, _) in said.items())
+    assert by[2] == by[3] != by[4] == by[6]
+    assert os.getpid() not in (by[2], by[4])
+    assert all(
+        header["left_out"] == {"older": n, "beside": 7, "about": False}
+        for n, (header, _) in said.items()
+    )
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)  # they are gone
 
@@ -81,6 +84,7 @@ def test_a_helper_that_dies_leaves_its_answers_out(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(registry, "function", lambda name: dies)
     asked = [
-        NodeRequest(n, node_argv(name), None, FLOW, (), 5) for n, name in ((1, "ct"), (2, "nat"))
+        NodeRequest(n, node_argv(name), None, FLOW, (), 5)
+        for n, name in ((1, "ct"), (2, "conntrack"))
     ]
     assert sorted(answered(*asked)) == [2]

@@ -150,7 +150,11 @@ def _not_in_nat_map(walk: PathBuilder, here: PacketState, node: NodeView) -> Non
     if tracked is None or entry is None or entry.flow != here.packet.flow:
         return
     table = node.table_state(q.NAT)
-    if not table.known or (table.record is not None and not table.record.has_all(entry.flow)):
+    if not table.known or (
+        table.record is not None
+        # Of a large map, entries are looked up for what conntrack's answer shows, as it does this.
+        and not (table.record.about or table.record.has_all(entry.flow))
+    ):
         return
     if "ProxyRedirect" in entry.flags:
         return
