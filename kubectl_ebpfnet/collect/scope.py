@@ -78,7 +78,7 @@ class Scope:
                 question = Question(fact, place, netns)
                 if fact.by_flow:
                     question = Question(fact, place, netns, self.flows, self.beside, self.newest)
-                elif self.rows and (fact.by_address or (fact.by_endpoint and by_node_pod)):
+                elif self.rows and (fact.by_address or fact.by_endpoint):
                     flows = self.flows if by_node_pod else ()  # of the wildcard, their ports
                     question = Question(fact, place, netns, flows, rows=self.rows)
                 found.setdefault(asked, question)

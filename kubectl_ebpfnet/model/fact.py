@@ -87,7 +87,7 @@ class Fact(Generic[T]):
             with the flow's addresses, and its parser takes one line and its number.
         by_address: its output grows with the cluster, and a row begins with an address: a live
             `path` brings home the rows of its addresses, and those of prefixes.
-        by_endpoint: a node pod sends what the endpoints with these addresses have.
+        by_endpoint: it is a list of endpoints: a live run brings those with these addresses home.
         maps: pins in /sys/fs/bpf/tc/globals, with * as in a shell: an agent's node where none of
             them is does not start Cilium's program for this. Its start is what it costs.
         takes: the parameters that it cannot be asked without, "" for none.

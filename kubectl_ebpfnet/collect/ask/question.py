@@ -83,8 +83,10 @@ class Question:
         line belongs to the first rule that it meets, and each rule keeps the newest: so flows that
         matter most stand first. A rule that begins with - is of what is wanted beside the flows.
         The rule that begins with + selects none: its lines are counted. Of a table of addresses: @
-        and the addresses.
+        and the addresses. Of a list of endpoints: & and lines of the headers of those with them.
         """
+        if self.rows and self.fact.by_endpoint:
+            return "&" + "\n".join(f" * IPv{row.version} address: {row}" for row in self.rows)
         if self.rows:
             return "@" + "|".join(map(str, self.rows))
         rules: dict[tuple[object, ...], list[list[str]]] = {}

@@ -11,6 +11,10 @@ mksh. Each command takes these words:
                              those of the last command that had any
     @                        tc's filters of every device, in both directions
 
+RULES of & and lines of the headers that the agent writes for its endpoints (ep_config.h) leave out,
+of a list of endpoints, those whose header has none of these lines; of no endpoint if none has one.
+The node's own endpoint and Envoy's stay.
+
 In an agent's image the questions are two lanes that run side by side: the second one's output waits
 in a pipe until the first has ended. Where two cores are idle this halves the time of Cilium's
 commands, each of which starts a Go program for 45 ms of CPU.
@@ -42,7 +46,8 @@ ALL_LINES = 10**9
 # by the age that its NAT map gives, else by nf_conntrack's timeout. Where it has more than that,
 # its lines are a heap, the oldest first. The command's exit code comes as the last line. Of a table
 # of addresses, whose rows begin with ADDRESS, ADDRESS:PORT or a prefix, rows of single addresses
-# that are not asked for are left out but the first few: they show the table's form.
+# that are not asked for are left out but the first few: they show the table's form. Of a JSON list
+# of endpoints, as policy maps are printed, those named in RULES are left out.
 _SELECT = r"""
 function said(s, w, a) {
   return (a = index(s, w)) ? substr(s, a + length(w), 12) + 0 : ""
@@ -81,8 +86,17 @@ function told(s) {
   else if (s !~ /^[0-9]+\.[0-9.]+$/ && s !~ /^[0-9a-f]*:[0-9a-f:.]*$/) return 1
   return s in row
 }
+function close_item(s) {
+  if (closed) print s
+  closed = 0
+}
 BEGIN {
-  if (sub(/^@/, "", ENVIRON["RULES"])) {
+  if (sub(/^&/, "", ENVIRON["RULES"])) {
+    for (a = split(ENVIRON["RULES"], word, "\n"); a; a--) {
+      sub(/\/ep_config\.h$/, "", word[a]); sub(/.*\//, "", word[a]); elsewhere[word[a]] = 1
+    }
+    blocks = 1
+  } else if (sub(/^@/, "", ENVIRON["RULES"])) {
     for (a = split(ENVIRON["RULES"], word, "|"); a; a--) row[word[a]]
     rows = 1; sample = 20
   } else rules = split(ENVIRON["RULES"], rule, "\n")
@@ -103,7 +117,22 @@ BEGIN {
   if (first == "+") sought = rules--
 }
 substr($0, 1, length(mark)) == mark { code = $2; next }
-$0 == "" { next }
+blocks && $0 != "" {
+  for (; blank; blank--) print ""
+  if ($0 == "  {") { item = 1; next }
+  if (item && $1 == "\"EndpointID\":") {
+    id = $2; gsub(/[^0-9]/, "", id); gone = id in elsewhere; out += gone
+  }
+  if (!gone && /^  },?$/) { closed = 1; next }
+  if (!gone) {
+    close_item(item ? "  }," : "  }")
+    if (item) print "  {"
+    print
+  } else if (/^  },?$/) gone = 0
+  item = 0
+  next
+}
+$0 == "" { blank++; next }
 rows {
   if (!/^[ \t]/) { of_row = told($1); six = /^\[/ }
   if (six) other6++; else if (!/^[A-Z]/) other4++
@@ -136,6 +165,7 @@ rows {
 }
 END {
   for (a = 1; a <= rules; a++) for (b = 1; b <= kept[a]; b++) print line[a,b]
+  if (blocks) for (; blank > 1; blank--) print ""
   printf "\n%s %d %d f%d,%d,%d,%d,%d,%d,%d\n", nonce, number, code, out, beside,
     tcp4, tcp6, other4, other6, met
   exit code
@@ -152,6 +182,7 @@ T=; timeout $t sh -c : </dev/null >/dev/null 2>&1 && T=timeout
 A=; command -v awk >/dev/null 2>&1 && A=1
 run() {
   f=$1 k=0 p= q= e=; shift
+  case $s$f in 1"&"*) f="&$(elsewhere "${f#?}")";; esac
   case $s$1\ $2 in
   1cat\ *|1grep\ *|1ls\ *|1ip\ *|1ip*-save*|1tc\ *|1bpftool\ *|1cilium*\ bpf) ;;
   1cilium*|1hubble*) q=1; [ "$T" ] && p="$T $h";;
@@ -182,6 +213,11 @@ run() {
   if ! [ "$s" ]; then printf '%s\n%s\n' "${e:+$e$N}" "$n $i ${r:-255} 0$x" >&2
   elif [ "$e" ]; then printf '%s\n\n%s\n' "$e" "$n $i ${r:-255} e$x"
   fi
+}
+elsewhere() {
+  p=$1; set -- /var/run/cilium/state/[0-9]*/ep_config.h
+  printf '%s\n' "$p" | grep -lsxF -f - -- "$@" >/dev/null || return
+  printf '%s\n' "$p" ' * Identity: 1' ' * Identity: 8' | grep -LsxF -f - -- "$@"
 }
 pinned() {
   [ -e $P/cilium_lxc ] || return 0

@@ -195,6 +195,7 @@ def records(
         why = _why_not_ended(section, seconds, hang_seconds)
         selected = section.state.startswith("f")
         out, beside, *counts = map(int, section.state[1:].split(",")) if selected else (0, 0)
+        selected = selected and not (question.fact.by_endpoint and not out)
         yield Record(
             0,
             question.place,

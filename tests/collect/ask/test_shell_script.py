@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -313,6 +314,56 @@ def test_of_a_table_of_addresses_rows_of_others_stay_there(
     assert (lb.exit_code, lb.counts) == (0, LineCounts(other4=200 + 7, other6=2))
     told = [line for line in egress.stdout.read().decode().split("\n") if line[:7] != "10.9.0."]
     assert [line.split()[0] for line in told if line] == ["Source", "10.0.1.9", "1", "fd00::1"]
+
+
+def policy_maps(*ids: int) -> str:
+    """What an agent prints of the policy maps of endpoints."""
+    key = {"Prefixlen": 40, "Identity": 2, "TrafficDirection": 1}
+    blocks = [{"EndpointID": str(n), "Path": f"/x/{n}", "Content": [{"Key": key}]} for n in ids]
+    return json.dumps(blocks, indent=2) + "\n\n"
+
+
+@pytest.mark.parametrize(
+    ("headers", "kept"),
+    [
+        ((7, "10.0.1.9", 2), {7, 1, 8, 99}),
+        ((12, "10.0.1.9", 2), {12, 1, 8, 99}),  # the last one with a header
+        ((7, "10.0.1.90", 2), {7, 12, 5, 1, 8, 99}),  # of none of them: all come
+    ],
+)
+@pytest.mark.parametrize("awk", [("mawk",), ("busybox", "awk"), ("gawk",)], ids=" ".join)
+def test_of_a_list_of_endpoints_those_with_other_addresses_stay_there(
+    monkeypatch: pytest.MonkeyPatch, shell: list[str], tmp_path: Path, awk: tuple[str, ...],
+    headers: tuple[int, str, int], kept: set[int],
+) -> None:  # fmt: skip
+    if shutil.which(awk[0]) is None:
+        pytest.skip(f"{awk[0]} is not installed")
+    (tmp_path / "awk").write_text(f'#!/bin/sh\nexec {" ".join(awk)} "$@"\n')
+    (tmp_path / "awk").chmod(0o755)
+    own, address, _ = headers
+    others = {7: "10.0.1.8", 12: "10.0.1.19", 5: "10.0.1.95", 1: "", 8: ""}
+    for number, other in others.items():
+        (tmp_path / f"{number}").mkdir()
+        lines = [f" * IPv4 address: {address if number == own else other}",
+                 f" * Identity: {number if number in (1, 8) else 2550}"]  # fmt: skip
+        (tmp_path / f"{number}" / "ep_config.h").write_text("/*\n" + "\n".join(lines) + "\n */\n")
+    state = script.SCRIPT.replace(b"/var/run/cilium/state", str(tmp_path).encode())
+    monkeypatch.setattr(script, "SCRIPT", state)
+    printed = policy_maps(7, 12, 1, 5, 8, 99)
+    (tmp_path / "maps").write_text(printed)
+    asked = one("cat", str(tmp_path / "maps"))
+    rows = (ip_address("10.0.1.9"), ip_address("fd00::1"))
+    asked = Question(replace(asked.fact, by_endpoint=True), PLACE, rows=rows)
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    (said,) = run(shell, [asked], env=env)
+    text = said.stdout.read().decode()
+    assert {int(block["EndpointID"]) for block in json.loads(text)} == kept
+    assert (said.exit_code, said.left_out) == (0, 6 - len(kept))
+    assert said.line_filter == (("10.0.1.9", "fd00::1") if len(kept) < 6 else ())
+    if len(kept) == 6:
+        assert text == printed
+    (untrusted,) = run(shell, [asked], env=env, trusted=False)
+    assert (untrusted.left_out, len(json.loads(untrusted.stdout.read()))) == (0, 6)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from kubectl_ebpfnet.explain.views.cluster import (
 )
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.cilium import REMOTE_NODE, Endpoint, PolicyEntry
+from kubectl_ebpfnet.model.cilium import HOST, REMOTE_NODE, Endpoint, PolicyEntry
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import PlaceKind
 from kubectl_ebpfnet.model.net import Address, Flow
@@ -77,12 +77,18 @@ def missing(node: NodeView, endpoint_id: int | None, who: str = "endpoint") -> s
 
 
 def _was_asked(node: NodeView, endpoint_id: int) -> bool:
-    """Tell whether a live run has the map of an endpoint: a node pod reads those of the endpoints
-    that have the packet's addresses, and those of endpoints without an address."""
+    """Tell whether a live run has the map of an endpoint: it reads those of the endpoints that have
+    the packet's addresses, and those of endpoints without an address."""
     record = node[q.POLICY_MAPS].record
+    if record is None or not record.line_filter or entries(node, endpoint_id):
+        return True
+    if endpoint_id in node[q.POLICY_ENDPOINTS].facts:
+        return True
     rows = node.having(q.ENDPOINT_MAP, endpoint_id, "endpoint_id")
     addresses = [row.address for row in rows if not row.host]
-    if record is None or not record.line_filter or not addresses:
+    known = [each for each in node[q.ENDPOINTS].facts if each.id == endpoint_id]
+    addresses += [address for each in known if each.identity != HOST for address in each.addresses]
+    if not addresses:
         return True
     asked = any(str(address) in record.line_filter for address in addresses)
     return asked or node.want(q.POLICY_MAPS, addresses[0])
