@@ -47,7 +47,7 @@ class ManyNodes:
         before: takes an exec, and tells whether it answered it.
     """
 
-    def __init__(self, server: FakeApiServer, count: int, lines: int = 1) -> None:
+    def __init__(self, server: FakeApiServer, count: int, lines: int = 1, images: int = 0) -> None:
         self.execs: list[str] = []
         self.most = self._running = 0
         self.before: Callable[[ExecEnd, str], bool] = lambda end, pod: False
@@ -56,7 +56,7 @@ class ManyNodes:
         names = [f"n{number:04}" for number in range(count)]
         agents, self._client = [_agent(name) for name in names], _client(names[0])
         self._lists = {
-            "/api/v1/nodes": [_node(name, number) for number, name in enumerate(names)],
+            "/api/v1/nodes": [_node(name, number, images) for number, name in enumerate(names)],
             "/api/v1/pods": [self._client, *agents],
         }
         self._selected = {"k8s-app=cilium": agents}
@@ -111,7 +111,7 @@ class ManyNodes:
         end.end()
 
 
-def _node(name: str, number: int) -> dict[str, Any]:
+def _node(name: str, number: int, images: int) -> dict[str, Any]:
     address = f"10.{number >> 8}.{number & 255}.1"
     return {
         "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}},
@@ -119,6 +119,10 @@ def _node(name: str, number: int) -> dict[str, Any]:
         "status": {
             "addresses": [{"type": "InternalIP", "address": address}],
             "conditions": [{"type": "Ready", "status": "True"}],
+            "images": [
+                {"names": [f"registry.example/team/app{n}@sha256:{n:064}"], "sizeBytes": 99999999}
+                for n in range(images)
+            ],
         },
     }
 
@@ -154,14 +158,14 @@ def _client(node: str) -> dict[str, Any]:
     }
 
 
-def serve(count: int, lines: int) -> None:
+def serve(count: int, lines: int, images: int) -> None:
     """Print the server's address, and serve until stdin ends."""
     server = FakeApiServer()
-    ManyNodes(server, count, lines)
+    ManyNodes(server, count, lines, images)
     print(server.url, flush=True)
     sys.stdin.read()
     server.close()
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]), int(sys.argv[2]))
+    serve(*map(int, sys.argv[1:]))
