@@ -102,6 +102,11 @@ class HopKind(StrEnum):
     TUNNEL = "tunnel"
     DELIVERY = "delivery"
 
+    @property
+    def short(self) -> str:
+        """The word for a narrow column."""
+        return {"load-balancing": "lb", "rule": "netfilter"}.get(self.value, self.value)
+
 
 class Larger(StrEnum):
     """What becomes of a packet that is larger than a place takes, and must not be fragmented."""

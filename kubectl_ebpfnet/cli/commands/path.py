@@ -16,13 +16,14 @@ from kubectl_ebpfnet.render.text.view import View
 TEXT = CommandText(
     usage="SOURCE DESTINATION[:PORT][/PROTOCOL] [flags]",
     summary="Show every hop of a packet, and the proof of each hop.",
-    description="""The answer starts with the verdict and how the packet's address and port are
-translated on the way. Then come the hops, the way back of the answer, the flows
-as Cilium and the kernel track them, and findings. With -v also the largest
-packet that fits, and what was not read. From a client outside: a verdict for
-each node that it may enter by, and one of all. No packet is sent, but a pod's
-DNS query for a name. Where no Cilium agent answers, a node pod is deployed for
-the run (--node-access).
+    description="""The answer starts with the verdict and what decides it; then why, what a record
+shows, and what to do. Then come the hops, a line each by place, marked: seen,
+follows from tables, not known, dropped; the way back of the answer, and the
+flows that are tracked. -v shows the proof of each hop, the largest packet that
+fits, and what was not read; -o wide ids, tags and the records' numbers. From a
+client outside: a verdict for each node that it may enter by, and one of all. No
+packet is sent, but a pod's DNS query for a name. Where no Cilium agent answers,
+a node pod is deployed for the run (--node-access).
 
 Exit codes: 0 delivered, reachable or leaves, 1 error, 2 usage, 3 dropped,
 4 unknown.""",

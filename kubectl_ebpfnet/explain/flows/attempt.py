@@ -85,7 +85,8 @@ def _when(flow: TrackedFlow) -> str:
 
 def _when_in_short(flow: TrackedFlow) -> str:
     """Return when a flow was last seen, and which table shows it."""
-    table = "nf_conntrack" if flow.cilium_ct is None and flow.service_ct is None else "Cilium CT"
-    where = f"({table}, {flow.node})"
+    by_netfilter = flow.cilium_ct is None and flow.service_ct is None
+    where = f"(nf_conntrack, {flow.node})" if by_netfilter else f"(Cilium CT, {flow.node})"
     age = flow.last_seen.any
-    return f" {where}" if age is None else f" {age:.0f}s before the record {where}"
+    when = ", when is not known" if age is None else f" {age:.0f}s before the record"
+    return f"{when} {where}"

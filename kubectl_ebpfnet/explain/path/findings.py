@@ -143,7 +143,7 @@ def _unanswered(whole: WholePath) -> Iterator[Finding]:
         return
     if whole.dropped:
         title = "the newest attempt agrees: no answer came"
-        yield Finding(Severity.INFO, title, f"{attempt.text}.", attempt.evidence)
+        yield Finding(Severity.INFO, title, f"{attempt.text}.", attempt.evidence, decides=True)
     else:
         yield Finding(
             Severity.WARNING,

@@ -77,7 +77,7 @@ def start(walk: PathBuilder, packet: Packet) -> PacketState:
     walk.hop(
         HopPlace.WORLD, str(client), "", HopKind.LINK,
         f"client {client}, outside of the cluster, sends it; it enters by {entry}",
-        State.DERIVED, packet,
+        State.DERIVED, packet, short=f"the client sends it, and it enters by {entry}",
     )  # fmt: skip
     if walk.cluster.pod_with(packet.flow.destination) is not None:
         target = packet.flow.destination

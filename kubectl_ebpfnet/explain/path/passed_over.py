@@ -34,6 +34,7 @@ def show(walk: PathBuilder, packet: Packet, service: ServiceAddress, where: Wher
         State.DERIVED,
         packet,
         service.evidence,
+        short=f"{service.owner_title}, not at connect(): sockets leave {kind} alone",
     )
 
 

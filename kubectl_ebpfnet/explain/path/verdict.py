@@ -167,7 +167,7 @@ def _at(walk: PathBuilder, each: Undecided) -> str:
         return each.reason
     hop = hops[each.hop - 1]
     way = "way back, " if each.direction is Direction.ANSWER else ""
-    return f"{way}{hop.node or hop.where}, {hop.kind}: {each.reason}"
+    return f"{way}{hop.node or hop.where}, {hop.kind.short}: {each.reason}"
 
 
 def _only_on_this_way(

@@ -37,6 +37,7 @@ from kubectl_ebpfnet.model.path import (
     Decides,
     Finding,
     HopKind,
+    Outcome,
     Packet,
     Path,
     PathRequest,
@@ -155,10 +156,19 @@ def _explained(cluster: ClusterView, request: PathRequest, entry: str = "") -> E
         mtu=mtu.of_path(walk),
         presumed=tuple(walk.presumed),
         because=decision.because,
-        seen=tuple(walk.seen),
+        seen=(*walk.seen, *_agreeing(walk, decision)),
     )
     tables = [(node, fact) for node, fact, _ in cluster.unasked]
     return Explained(path, _further(walk.unread, tables, walk.wanted))
+
+
+def _agreeing(walk: PathBuilder, decision: Decision) -> tuple[str, ...]:
+    """Return that the newest attempt, without an answer, agrees with a drop."""
+    attempt = walk.attempt
+    if decision.verdict is not Verdict.DROPPED or attempt is None:
+        return ()
+    silent = attempt.outcome is Outcome.UNANSWERED and (attempt.age is None or attempt.now)
+    return (attempt.short,) if silent and attempt.text not in decision.reason else ()
 
 
 def _further(

@@ -42,7 +42,9 @@ def _line(entry: Entry, longest: int, view: View) -> list[str]:
     mark, word = _MARKS.get(verdict, "~"), verdict.value.upper()
     shown, node = view.text(mark), f" {view.text(entry.node):<{longest}}  "
     begin = f" {shown}{node}{word}"
-    text = "; ".join(because(entry.path))
+    # The first line decides; what speaks against it is never left out.
+    lines = because(entry.path)
+    text = "; ".join(lines if entry.path.contradictions else lines[:1])
     first, *more = hanging(
         f"{begin:<{len(begin) - len(word) + VERDICT}}", view.text(text), view.prose
     )

@@ -39,7 +39,7 @@ def _destination(path: Path) -> str:
     target = path.destination
     protocol = protocol_name(path.protocol)
     title = target.title if target.name or target.address else target.text
-    if target.namespace and target.namespace != path.source.namespace:
+    if target.namespace not in ("", path.source.namespace or "default"):
         title += f" in {target.namespace}"
     if target.address is None:
         return f"{title}{f':{target.port}' if target.port else ''} ({protocol})"

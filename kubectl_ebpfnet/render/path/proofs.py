@@ -61,7 +61,7 @@ class Proofs:
         return self._wrapped(label, f"$ {record.command}   ({record.place}{end})")
 
     def _wrapped(self, label: str, text: str) -> list[str]:
-        return hanging(label, self._view.text(text.expandtabs(_TABS)), self._view.width)
+        return hanging(label, self._view.text(text.expandtabs(_TABS).rstrip()), self._view.width)
 
 
 def _quoted(item: Evidence, record: Record) -> list[tuple[str, str]]:

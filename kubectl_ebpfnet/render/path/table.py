@@ -12,7 +12,6 @@ from kubectl_ebpfnet.model.path import Path, Return, Severity, WayBack
 from kubectl_ebpfnet.render.path import phrases
 from kubectl_ebpfnet.render.path.entries import entries
 from kubectl_ebpfnet.render.path.headline import (
-    LABEL,
     closing,
     paragraphs,
     presumed,
@@ -27,6 +26,8 @@ from kubectl_ebpfnet.render.text.wrap import hanging
 
 _FLOWS_OF_A_NODE = 2
 """A client that connects often has many flows that differ in their port alone."""
+_SEVERITY = 9
+"""Columns of a finding's word and its gap: the longest is WARNING."""
 _BACK = {Return.RETURNS: "comes back", Return.LOST: "lost", Return.UNKNOWN: "not known"}
 
 
@@ -93,10 +94,11 @@ def _way_back(path: Path, view: View, way: Way) -> list[str]:
     """Return what becomes of the answer, and its hops."""
     if path.answer is None:
         return []
-    text = phrases.way_back(path.answer)
-    state = _BACK[path.answer.state]
-    head = view.text(f"Way back, {state}{': ' if text else ''}{text}")
-    return [*hanging("", head, view.prose), *way.lines(path.answer.hops)]
+    answer = path.answer
+    first = ": ".join(filter(None, (f"Way back, {_BACK[answer.state]}", answer.way)))
+    lines = hanging("", view.text(first), view.prose)
+    lines += hanging("  ", view.text(answer.reason), view.prose) if answer.reason else []
+    return [*lines, *way.lines(answer.hops)]
 
 
 def _findings(path: Path, view: View, proofs: Proofs, *, in_full: bool = False) -> list[str]:
@@ -106,12 +108,12 @@ def _findings(path: Path, view: View, proofs: Proofs, *, in_full: bool = False) 
         if finding.decides and not (in_full or view.evidence):
             continue
         word = Style(view.color).severity(finding.severity)
-        label = word + " " * (LABEL - len(finding.severity.value))
-        lines += hanging(label, view.text(finding.title), view.prose, LABEL)
+        label = word + " " * (_SEVERITY - len(finding.severity.value))
+        lines += hanging(label, view.text(finding.title), view.prose, _SEVERITY)
         if finding.detail and (finding.severity is not Severity.INFO or in_full or view.evidence):
-            lines += hanging(" " * LABEL, view.text(finding.detail), view.prose)
+            lines += hanging(" " * _SEVERITY, view.text(finding.detail), view.prose)
         if view.evidence:
-            lines += proofs.lines(finding.evidence, " " * LABEL)
+            lines += proofs.lines(finding.evidence, " " * _SEVERITY)
     return lines
 
 

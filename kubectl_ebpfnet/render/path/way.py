@@ -20,11 +20,6 @@ from kubectl_ebpfnet.render.text.view import View
 from kubectl_ebpfnet.render.text.wrap import wrap
 
 LEGEND = tuple(f"{mark} {words}" for mark, words in WORDS.items())
-_KINDS = {
-    HopKind.LOAD_BALANCING: "lb",
-    HopKind.RULE: "netfilter",
-}
-"""Kinds of hop whose word is too long, or says too little, for the column."""
 _KIND_COLUMNS = 11
 _GAP = 2
 _LEAST_TEXT = 16
@@ -87,7 +82,7 @@ def kind_of(hop: Hop, before: Packet | None) -> str:
             return "snat"
         if (old.destination, old.destination_port) != (new.destination, new.destination_port):
             return "dnat"
-    return _KINDS.get(hop.kind, hop.kind.value)
+    return hop.kind.short
 
 
 class Way:

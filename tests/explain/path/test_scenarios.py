@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -141,3 +142,27 @@ def test_tp06_names_what_the_document_names() -> None:
     assert path.verdict == "unknown"
     assert "`cilium-dbg endpoint list -o json`" in path.reason
     assert any("`iptables-save -c`" in hop.reason for hop in path.hops)
+
+
+NUMBERS = re.compile(r"\bat hop \d|\b(endpoint|identity|id|tag) [0-9a-f]*\d|VNI \d")
+"""What belongs into wide: numbers that mean something to Cilium alone."""
+
+
+@pytest.mark.parametrize(("scenario", "source", "destination", "protocol"), [
+    (case[0], *case[2:]) for case in CASES
+])  # fmt: skip
+def test_what_is_said_in_short(scenario: str, source: str, destination: str, protocol: str) -> None:
+    path = answer(scenario, source, destination, protocol)
+    assert path.because
+    said = "; ".join(path.because)
+    attempt = path.attempt
+    for each in path.contradictions:
+        own = attempt is not None and each.text == attempt.text
+        assert (attempt.short if own and attempt is not None else each.text) in said
+    if path.verdict != "unknown":
+        # Why something is unknown may name the map's entry that leaves it open.
+        assert not NUMBERS.search(said), said
+    for hop in path.hops:
+        short = hop.short or hop.summary
+        assert not NUMBERS.search(short), short
+        assert len(short) <= max(len(hop.summary), 100)

@@ -62,6 +62,7 @@ def translate(
             walk.hop(
                 *here.on_node(HopKind.LOAD_BALANCING), f"{service.title} is not translated: {why}",
                 State.DERIVED, here.packet, service.evidence + proof,
+                short=f"{service.owner_title} is not translated: {why}",
             )  # fmt: skip
         return here
     if not rules.back_ends:

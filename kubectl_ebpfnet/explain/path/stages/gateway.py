@@ -71,6 +71,7 @@ def out_of_tunnel(
         State.DERIVED,
         here.packet,
         egress.evidence(node, row),
+        short=f"the egress gateway, as {row.egress_address}",
     )
     coming = here.to(Stage.HOST, device="", in_device=device, at_gateway=True)
     if row.device:
@@ -242,6 +243,7 @@ def translate(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketSta
             State.OBSERVED,
             replace(here.packet, flow=new),
             seen.evidence + evidence,
+            short="by the egress gateway",
         )
         return here.to(here.stage, packet=replace(here.packet, flow=new))
     if not snat_ports.by_cilium(walk, here, node, row.egress_address, where):
@@ -253,6 +255,7 @@ def translate(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketSta
         State.DERIVED,
         packet,
         evidence,
+        short="by the egress gateway",
     )
     _check_address(walk, here, node, row)
     return here.to(here.stage, packet=packet)

@@ -66,6 +66,7 @@ def without_backend(
         cause=f"{name} has no ready backend: {found.cause}",
         fix=found.fix,
         object=found.object,
+        short=f"{name} has no ready backend: {does} {how}",
     )
     return None
 

@@ -252,16 +252,20 @@ def _whose(walk: PathBuilder, subject: PolicySubject) -> str:
     flow = subject.packet.flow
     own = flow.source if subject.direction == "egress" else flow.destination
     pod = walk.cluster.pod_with(own)
-    return f"pod/{pod.name}" if pod is not None else f"{subject.name} on {subject.node.name}"
+    if pod is not None:
+        return f"pod/{pod.name}"
+    host = "host" in subject.name
+    return f"node/{subject.node.name}" if host else f"{subject.name} on {subject.node.name}"
 
 
 def _asked(walk: PathBuilder, subject: PolicySubject) -> str:
-    """Return `egress to world:80/TCP`, `egress to world, ICMP`."""
+    """Return `egress to world:80/TCP`, `egress to world at ICMP`."""
     identity = subject.remote.identity
     who = str(subject.remote.address)
     if identity is not None:
         who = peer_name(walk.cluster, identity)
-    joint = ":" if subject.what[:1].isdigit() else ", "
+    plain = subject.what[:1].isdigit() and not {",", ":"} & set(who)
+    joint = ":" if plain else " at "
     return f"{subject.direction} {subject.side} {who}{joint}{subject.what}"
 
 

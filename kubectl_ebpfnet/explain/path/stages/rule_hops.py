@@ -78,6 +78,8 @@ class Passing:
             else f"{named}{of_table} on {self.place} {verb} it",
             fix=of_service.fix if of_service is not None else passage.mend(self.place, end),
             object=of_service.object if of_service else passage.object(end),
+            short=f"{verb} it {passage.ends_in(end)}",
+            by=f"netfilter {verb} it {passage.ends_in(end)}",
         )
 
     def show_doubt(self) -> bool:

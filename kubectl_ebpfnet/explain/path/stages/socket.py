@@ -43,6 +43,7 @@ def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
             _who_sends(walk),
             State.DERIVED,
             packet,
+            short="" if walk.sender.kind == "node" else "sent in the node's own namespace",
         )
         return here.to(Stage.HOST, packet=packet)
     if walk.tracked is not None and walk.tracked.cilium_ct is not None:

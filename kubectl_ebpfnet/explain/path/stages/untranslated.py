@@ -80,6 +80,7 @@ def _left_alone(
         *here.on_node(HopKind.LOAD_BALANCING),
         f"{service.title} is not translated: {dead.text}",
         State.DERIVED, here.packet, service.evidence + proof,
+        short=f"{service.owner_title} is not translated: {dead.text}",
     )  # fmt: skip
     why = left_alone(dead.way)
     if why is not None:
@@ -159,6 +160,7 @@ def like_newest_flow(
         "of kube-proxy, as nf_conntrack shows for the newest flow",
         State.OBSERVED if now else State.UNKNOWN, packet, tracked.evidence,
         reason="" if now else doubt, decides=Decides.WAY,
+        short="by kube-proxy's rules, as nf_conntrack shows",
     )  # fmt: skip
     assert here.netfilter is not None
     context = replace(here.netfilter, flow=new, translated=True, original=flow)

@@ -97,7 +97,7 @@ def _answered(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketSta
     walk.hop(
         *here.in_cilium(HopKind.CONNTRACK),
         "an answer of a connection that Cilium's conntrack has: no policy is asked",
-        State.DERIVED, here.packet,
+        State.DERIVED, here.packet, short="Cilium has the connection: no policy is asked",
     )  # fmt: skip
     by_dsr = walk.forth is not None and reply_nat.answers_by_itself(walk.forth)
     to_itself = node.local_endpoint(here.packet.flow.destination) is not None

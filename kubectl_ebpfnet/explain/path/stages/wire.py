@@ -95,7 +95,7 @@ def _leave_cluster(walk: PathBuilder, here: PacketState) -> None:
         State.OBSERVED if replied else State.DERIVED,
         here.packet,
         tracked.evidence[:1] if replied and tracked is not None else (),
-        short="replies came back" if replied else "beyond is not known",
+        short="replies came back" if replied else "it leaves; beyond is not known",
     )
     walk.arrived(Destination.OUTSIDE, f"as {source}")
 
