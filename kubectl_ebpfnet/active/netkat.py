@@ -14,6 +14,7 @@ from kubectl_ebpfnet.cluster.exec.run import exec_live
 from kubectl_ebpfnet.cluster.exec.stdio import LiveStreams
 from kubectl_ebpfnet.cluster.exec.target import Container
 from kubectl_ebpfnet.cluster.nodepods.kept import NodePod, find_node_pods
+from kubectl_ebpfnet.cluster.nodepods.rehearsal import rehearse
 from kubectl_ebpfnet.cluster.pool import Pool
 from kubectl_ebpfnet.cluster.resolve import find_node
 from kubectl_ebpfnet.collect.ask.access import NodeAccess
@@ -22,6 +23,7 @@ from kubectl_ebpfnet.collect.ask.node_pod import NodePodExec
 from kubectl_ebpfnet.collect.deadline import Deadline
 from kubectl_ebpfnet.errors import ApiUnreachable, ClusterError, ExecError, Forbidden
 from kubectl_ebpfnet.model.dataclass import dataclass
+from kubectl_ebpfnet.model.dry_run import DryRun
 from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.protocol.frames import OPTION
 from kubectl_ebpfnet.model.protocol.questions import PROGRAM
@@ -107,6 +109,13 @@ def run(
         except TimeoutError:
             raise ApiUnreachable(f"{session.server}: {deadline.missed()}") from None
         answerers.set_available({}, "", kept)
+        if access.dry_run is not DryRun.NONE:
+            new = [] if node in kept else [node]
+            options, how = access.options, access.dry_run
+            for line in rehearse(Api(session), new, options, how, deadline.left) if new else ():
+                warn(line)
+            warn(f"netkat {' '.join(arguments)} on {node}{DryRun.CLIENT.suffix}")
+            return 0
         pod = _node_pod(answerers, node, deadline, progress)
         argv = (PROGRAM, "netkat", OPTION, *arguments)
         progress("")

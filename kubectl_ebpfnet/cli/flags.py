@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from kubectl_ebpfnet.cli.dry_run import dry_run
 from kubectl_ebpfnet.cli.given_flags import GlobalFlags as GlobalFlags
 from kubectl_ebpfnet.cli.given_flags import NodeAccessFlags
 from kubectl_ebpfnet.cli.kubectl_flags import CONNECTION, VERBOSITY, Flag, takes_value
@@ -38,6 +39,13 @@ NODES = (
         ("--image-pull-secret",),
         "NAMESPACE/NAME",
         "Secret to pull the image of node pods with; copied for the run",
+        shown=True,
+    ),
+    Flag(
+        "dry_run",
+        ("--dry-run",),
+        "HOW",
+        "none, server or client: deploy no node pod, say what would be created",
         shown=True,
     ),
 )
@@ -211,6 +219,7 @@ def _with_flags(function: Callable[..., int], more: tuple[Flag, ...]) -> Callabl
         nodes = {f.field: values.pop(f.field) for f in more}
         verbosity = int(values.pop(VERBOSITY.field) or 0)
         as_errors = theirs.pop("warnings_as_errors")
+        nodes["dry_run"] = dry_run(nodes.get("dry_run"))
         for flag in more:
             if nodes[flag.field] == "":
                 raise UsageError(f"{flag.spellings[-1]} is empty", hint="leave it out")

@@ -11,6 +11,7 @@ from kubectl_ebpfnet.cli.kubectl_flags import CONNECTION
 from kubectl_ebpfnet.cli.terminal import log_line
 from kubectl_ebpfnet.errors import UsageError
 from kubectl_ebpfnet.model.dataclass import dataclass
+from kubectl_ebpfnet.model.dry_run import DryRun
 
 if TYPE_CHECKING:
     from kubectl_ebpfnet.cluster.client.access import ConnectionOptions
@@ -30,6 +31,7 @@ class NodeAccessFlags:
         keep: keep node pods for reuse.
         pull_secret: `NAMESPACE/NAME` or `NAME`, "" for none.
         seconds: lifetime of node pods, None for the default.
+        dry_run: of --dry-run.
     """
 
     mode: str = "auto"
@@ -37,6 +39,7 @@ class NodeAccessFlags:
     keep: bool = False
     pull_secret: str = ""
     seconds: int | None = None
+    dry_run: DryRun = DryRun.NONE
 
     def access(self) -> NodeAccess:
         """Return the node access that the flags describe.
@@ -58,7 +61,7 @@ class NodeAccessFlags:
             )
         image = self.image or DEFAULT_IMAGE
         options = NodePodOptions(image, self.pull_secret, self.keep, self.seconds)
-        return NodeAccess(Mode(self.mode), options)
+        return NodeAccess(Mode(self.mode), options, self.dry_run)
 
 
 @dataclass(frozen=True, slots=True)

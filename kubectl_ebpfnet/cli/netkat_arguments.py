@@ -29,6 +29,7 @@ looked up there.
 _VIA = "e.g. --via node/n2, --via 10.0.0.1 or --via 02:00:00:00:00:01"
 _TIMEOUT = "--timeout"
 _NODE_FLAGS = {s: bool(flag.metavar) for flag in NODES for s in flag.spellings}
+_NODE_FLAGS["--dry-run"] = False  # its value stands behind = alone
 _FLAGS = {**takes_value(), **_NODE_FLAGS, _TIMEOUT: True}
 """Each flag before node/NAME, and whether it takes a value."""
 
@@ -76,7 +77,8 @@ def separate_options(words: Sequence[str]) -> list[str]:
 
 
 def read(words: Sequence[str]) -> NetkatArguments | None:
-    """Read netkat's options and arguments; None when they ask for its help.
+    """Read netkat's options and arguments; None when they ask for its help. As in `kubectl exec POD
+    -- CMD`, they may be set off by --.
 
     Raises:
         UsageError: an option is wrong; names the option and its expected value.
@@ -84,7 +86,7 @@ def read(words: Sequence[str]) -> NetkatArguments | None:
     try:
         for word in words:
             word.encode()
-        request = netkat.parse(list(words), nodes=True)
+        request = netkat.parse(list(words[1:] if words[:1] == ["--"] else words), nodes=True)
     except UnicodeEncodeError:
         raise UsageError("netkat: a word that is not UTF-8 cannot be sent to a node") from None
     except UsageError as error:

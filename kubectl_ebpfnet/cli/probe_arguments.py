@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from kubectl_ebpfnet.cli import arguments
 from kubectl_ebpfnet.cli.flags import GlobalFlags
-from kubectl_ebpfnet.cli.sources import connect
+from kubectl_ebpfnet.cli.sources import connect, open_capture
 from kubectl_ebpfnet.cli.terminal import Progress
 from kubectl_ebpfnet.errors import UsageError
 from kubectl_ebpfnet.model.dataclass import dataclass
+from kubectl_ebpfnet.model.dry_run import DryRun
 from kubectl_ebpfnet.model.net import TCP, UDP
 from kubectl_ebpfnet.model.probe import Judgement, ProbeRequest
 
 if TYPE_CHECKING:
+    from kubectl_ebpfnet.collect.gatherer import Gatherer
     from kubectl_ebpfnet.model.evidence import Bundle
     from kubectl_ebpfnet.model.probe import ProbeReport
     from kubectl_ebpfnet.render.text.view import View
@@ -85,7 +88,8 @@ def _node(word: str) -> str:
         return ""
     named = arguments.target(word if "/" in word else f"node/{word}")
     if named.kind != "node":
-        raise UsageError(f"--from {word!r}: probes are sent from a node", hint="--from node/NAME")
+        hint = "e.g. --from-node node/NAME"
+        raise UsageError(f"--from-node {word!r}: probes are sent from a node", hint=hint)
     return named.name
 
 
@@ -96,37 +100,67 @@ Reports = list[tuple["ProbeReport", "Bundle"]]
 def prober(
     probe_flags: ProbeFlags,
     global_flags: GlobalFlags,
-    dry_run: bool,
+    capture: str,
     verify: bool,
-    progress: Progress,
 ) -> Iterator[Callable[[], Reports]]:
     """Give a function that probes once and returns the reports.
 
     Args:
         probe_flags: flags of `probe-lb`.
         global_flags: kubectl's flags and node access.
-        dry_run: send nothing; report the expected results.
+        capture: file of --from, of which the expected results are reported, "" for the cluster.
         verify: probe a copy of the Service for each externalTrafficPolicy instead of the Service.
-        progress: shows the current step and warnings.
 
     Raises:
         EbpfnetError: the request is wrong or the cluster cannot be reached; also from the function.
     """
     probe_flags.request("default")  # refuse a wrong request before the cluster is contacted
+    if capture:
+        _refuse_capture(capture, verify=verify)
+        bundle = open_capture(capture)
+        from kubectl_ebpfnet.explain.lb.judge import judge
+
+        request = probe_flags.request(global_flags.namespace or "default")
+        Progress().warn("a capture holds no probes: these are the expected results")
+        yield lambda: [(judge(request, bundle), bundle)]
+        return
     from kubectl_ebpfnet.active.lb import run, verify_policies
     from kubectl_ebpfnet.collect.gatherer import Gatherer
 
     with (
+        Progress() as progress,
         connect(global_flags, progress) as (session, access),
         Gatherer(session, access, warn=progress.warn, progress=progress.show) as gatherer,
     ):
         request = probe_flags.request(session.namespace)
+        if access.dry_run is DryRun.SERVER:
+            _rehearse(gatherer, progress)
+        dry_run = access.dry_run is not DryRun.NONE
         if verify and not dry_run:
             with verify_policies.verifier(gatherer, request) as probe_copies:
                 yield probe_copies
             return
         probe = run.Probe.plan if dry_run else run.Probe.run
         yield lambda: [probe(run.Probe(gatherer, request))]
+
+
+def _refuse_capture(capture: str, *, verify: bool) -> None:
+    """Refuse what cannot be done with a capture, and the old meaning of --from."""
+    if capture.startswith(("node/", "no/", "nodes/")) and not os.path.exists(capture):
+        raise UsageError(
+            f"--from {capture}: no such capture", hint=f"the sending node is --from-node {capture}"
+        )
+    if verify:
+        raise UsageError("--verify-policies copies the Service: it needs a cluster, not --from")
+
+
+def _rehearse(gatherer: Gatherer, progress: Progress) -> None:
+    """Let the server check what a probe would create; its senders are chosen only then."""
+    from kubectl_ebpfnet.cluster.nodepods.rehearsal import rehearse
+
+    options = gatherer.access.options
+    for line in rehearse(gatherer.api, (), options, DryRun.SERVER, gatherer.deadline.left):
+        progress.warn(line)
 
 
 def exit_code(reports: Reports, *, asked: bool, dry_run: bool) -> int:

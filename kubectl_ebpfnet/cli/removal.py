@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from kubectl_ebpfnet.cli.terminal import Progress, confirmed
 from kubectl_ebpfnet.errors import ClusterError
+from kubectl_ebpfnet.model.dry_run import DryRun
+from kubectl_ebpfnet.render.text.style import escape
 
 if TYPE_CHECKING:
     from kubectl_ebpfnet.cluster.client.session import Session
@@ -21,7 +23,7 @@ def removed(
     named: Collection[str],
     progress: Progress,
     *,
-    dry_run: bool,
+    dry_run: DryRun,
     yes: bool,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Remove leftovers; yield the title of each, and its item in the document of `cleanup`.
@@ -30,14 +32,14 @@ def removed(
         session: the connection.
         named: namespaces to look at, and to remove without a question; () for all.
         progress: shows the current step.
-        dry_run: remove nothing.
+        dry_run: with CLIENT and SERVER nothing is removed; the server checks what it is asked.
         yes: remove without a question.
 
     Raises:
         ClusterError: leftovers cannot be listed.
     """
     from kubectl_ebpfnet.cluster.client.api import Api
-    from kubectl_ebpfnet.cluster.nodepods.leftovers import leftovers, remove
+    from kubectl_ebpfnet.cluster.nodepods.leftovers import leftovers, rehearse_removal, remove
 
     progress.show("looking")
     api = Api(session)
@@ -46,12 +48,16 @@ def removed(
             continue
         row = {**asdict(found), "removed": False, "unconfirmed": [], "error": ""}
         over = found.expired or found.leaving
-        if not dry_run and not over and not named and not yes:
+        does = dry_run is DryRun.NONE
+        if does and not over and not named and not yes:
             row["error"] = _refusal(found, progress)
-        if not dry_run and not row["error"]:
+        if dry_run is not DryRun.CLIENT and not row["error"]:
             progress.show(f"removing {found}")
             try:
-                row |= {"unconfirmed": remove(api, found), "removed": True}
+                if does:
+                    row |= {"unconfirmed": remove(api, found), "removed": True}
+                else:
+                    rehearse_removal(api, found)
             except ClusterError as error:
                 row["error"] = f"{error}; {error.hint}" if error.hint else str(error)
         yield str(found), row
@@ -65,3 +71,20 @@ def _refusal(found: Leftover, progress: Progress) -> str:
     if answer is None:
         return f"{IN_USE}; --yes removes it"
     return "" if answer else "not wanted"
+
+
+def nothing_left(rows: Sequence[Mapping[str, Any]], named: Sequence[str]) -> list[str]:
+    """Return lines that say where nothing was found.
+
+    Args:
+        rows: what was found.
+        named: namespaces that were asked for; () for all.
+    """
+    if not named:
+        return [] if rows else ["No leftovers of any run found.\n"]
+    found = {row["namespace"] or row["name"] for row in rows}
+    return [
+        escape(f"No leftovers of any run found in namespace {name}.") + "\n"
+        for name in named
+        if name not in found
+    ]

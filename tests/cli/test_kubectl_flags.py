@@ -96,7 +96,7 @@ def test_warnings_of_the_server_are_errors_when_asked(fake):
     done = cleanup(fake)
     assert (done.returncode, done.stderr) == (0, "")
     done = cleanup(fake, "--warnings-as-errors")
-    assert (done.returncode, done.stdout) == (1, "nothing is left of any run\n")
+    assert (done.returncode, done.stdout) == (1, "No leftovers of any run found.\n")
     assert done.stderr == 'Warning: v1 "Old" is deprecated\nerror: 1 warning received\n'
     fake.routes[NAMESPACES].headers.clear()
     assert cleanup(fake, "--warnings-as-errors").returncode == 0
@@ -105,7 +105,7 @@ def test_warnings_of_the_server_are_errors_when_asked(fake):
 @pytest.mark.parametrize("words", [("-v=6",), ("-v", "6"), ("--v=6",), ("--v", "6")])
 def test_requests_are_logged_from_6_on(fake, words):
     done = cleanup(fake, *words)
-    assert done.stdout == "nothing is left of any run\n"
+    assert done.stdout == "No leftovers of any run found.\n"
     line = done.stderr.splitlines()[0]
     assert re.fullmatch(
         r"I\d{4} [\d:.]{15} +\d+ request_log\.py:\d+\] "

@@ -165,3 +165,23 @@ def test_capture_to_stdout_is_read_from_stdin(tmp_path: Path, empty):
     assert json.loads(done.stdout)["schema"] == "ebpfnet.dev/doctor/v1"
     assert "Read it with: kubectl ebpfnet path … --from -\n" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_of_node_pods_says_what_would_be_created(fake):
+    words = ("-n", "shop", "--node-access=pod", "--dry-run=client")
+    fake.routes[POD] = Reply(
+        body={
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "client", "namespace": "shop"},
+            "spec": {"containers": [{"name": "main"}], "nodeName": "n1"},
+            "status": {"phase": "Running", "podIP": "10.0.0.9"},
+        }
+    )
+    done = path(fake, *words)
+    assert done.returncode == 4
+    namespace, pod = done.stderr.splitlines()
+    assert re.fullmatch(r"namespace/ebpfnet-[0-9a-f]{8} created \(dry run\)", namespace)
+    assert pod == "pod/node-1 created on n1 (dry run)"
+    assert "no node pod is deployed" in done.stdout.replace("\n", " ")
+    assert [seen for seen in fake.seen if seen.method == "POST"] == []

@@ -108,13 +108,16 @@ class FakeCluster:
             terms = terms["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
             [made["spec"]["nodeName"]] = terms[0]["matchFields"][0]["values"]
             made["status"] = self.pod_status(made["spec"]["nodeName"])
-        self.objects[path] = made
+        if seen.parameters("dryRun") != ["All"]:
+            self.objects[path] = made
         return Reply(201, made)
 
     def _delete(self, seen: Seen) -> Reply:
         found = self.objects.get(seen.path)
         if found is None:
             return status_reply(404, "NotFound", "not found")
+        if seen.parameters("dryRun") == ["All"]:
+            return Reply(200, found)
         stays = found["kind"] == "Pod" and found["spec"].get("nodeName") in self.silent
         if stays and seen.parameters("gracePeriodSeconds") != ["0"]:
             found["metadata"]["deletionTimestamp"] = "2026-11-21T09:00:00Z"

@@ -167,10 +167,10 @@ def test_after_a_killed_client_the_pod_ends_and_cleanup_removes_the_rest(
         ends(live)
         wait_until(lambda: live.pod("node1")["status"]["phase"] == "Succeeded", 30)
 
-        done = our_lab.kubectl("ebpfnet", "cleanup", live.namespace, "--dry-run")
+        done = our_lab.kubectl("ebpfnet", "cleanup", live.namespace, "--dry-run=client")
         assert done.returncode == 0, done.stderr
         assert f"namespace/{live.namespace} (node pods: 1, " in done.stdout
-        assert done.stdout.endswith("would be removed\n")
+        assert done.stdout.endswith("removed (dry run)\n")
         assert live.exists()
 
         done = our_lab.kubectl("ebpfnet", "cleanup", live.namespace)
@@ -180,7 +180,8 @@ def test_after_a_killed_client_the_pod_ends_and_cleanup_removes_the_rest(
         assert live.pod("node1") == {}
         wait_until(lambda: not live.exists(), 30)
         done = our_lab.kubectl("ebpfnet", "cleanup", live.namespace)
-        assert (done.returncode, done.stdout) == (0, "nothing is left of that run\n")
+        nothing = f"No leftovers of any run found in namespace {live.namespace}.\n"
+        assert (done.returncode, done.stdout) == (0, nothing)
 
 
 @pytest.mark.parametrize(

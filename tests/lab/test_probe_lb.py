@@ -206,7 +206,7 @@ def test_both_policies_on_copies_which_are_gone_afterwards(our_lab: Lab, service
 
 @beside
 def test_a_plan_deploys_nothing(our_lab: Lab) -> None:
-    done = our_lab.kubectl("ebpfnet", "probe-lb", LOCAL, "--dry-run")
+    done = our_lab.kubectl("ebpfnet", "probe-lb", LOCAL, "--dry-run=client")
     assert (done.returncode, done.stderr) == (0, "")
     assert "yes, preserved" in done.stdout
     assert "not tried" in done.stdout

@@ -105,7 +105,7 @@ _NO_CLUSTER = [
     "doctor",
     "cleanup",
     "capture -o case.zip pod/client --redact",
-    "probe-lb svc/web --dry-run",
+    "probe-lb svc/web --dry-run=client",
     "probe-lb svc/web --attempts 0",
     "probe-lb pod/web",
     "netkat node/node1 1.1.1.1 80",

@@ -35,7 +35,7 @@ def choose_senders(
     if request.from_node:
         if request.from_node not in nodes:
             raise UsageError(
-                f"--from node/{request.from_node}: there is no such node",
+                f"--from-node node/{request.from_node}: there is no such node",
                 hint="nodes: " + ", ".join(sorted(nodes)[:8]),
             )
         return [request.from_node]

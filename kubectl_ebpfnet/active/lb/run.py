@@ -31,6 +31,7 @@ from kubectl_ebpfnet.active.lb.plan import (
     retry_by_node_port,
     sender_for,
 )
+from kubectl_ebpfnet.cluster.resolve import find_service
 from kubectl_ebpfnet.collect.ask.access import Mode
 from kubectl_ebpfnet.collect.ask.answerer import Answerer
 from kubectl_ebpfnet.collect.ask.node_pod import NodePodExec
@@ -85,7 +86,7 @@ class Probe:
         gatherer, request, api = self.gatherer, self.request, self.gatherer.api
         gatherer.restart(None)
         gatherer.look_for_answerers(Mode.POD)
-        service = gatherer.start(lambda: api.service(request.namespace, request.service))
+        service = gatherer.start(lambda: find_service(api, request.service, request.namespace))
         nodes = gatherer.start(api.nodes)
         gatherer.read([
             lambda: api.endpoint_slices(request.namespace, request.service),

@@ -14,6 +14,7 @@ from kubectl_ebpfnet.cli.help import CommandText
 from kubectl_ebpfnet.cli.object_words import is_type
 from kubectl_ebpfnet.cli.terminal import Progress, emit
 from kubectl_ebpfnet.errors import UsageError
+from kubectl_ebpfnet.model.dry_run import DryRun
 
 SESSION_SECONDS = 24 * 3600
 """Longest session, except in kept node pods; a pod without a session ends within a minute."""
@@ -52,8 +53,7 @@ def run(
     requested = arguments.target(target if "/" in target else f"node/{target}")
     if requested.kind != "node" or is_type(target):
         raise UsageError(f"{target!r}: netkat runs on a node", hint="e.g. node/n1")
-    # As in `kubectl exec POD -- CMD`, words of netkat may be set off by --.
-    netkat_words = netkat_arguments.read(words[1:] if words and words[0] == "--" else words or [])
+    netkat_words = netkat_arguments.read(words or [])
     if netkat_words is None:
         emit(netkat_arguments.HELP)
         return 0
@@ -65,9 +65,9 @@ def run(
     from kubectl_ebpfnet.cluster.client.session import Session
     from kubectl_ebpfnet.collect.deadline import Deadline
 
-    deadline = Deadline(limit)
+    deadline, pcap = Deadline(limit), netkat_words.pcap if access.dry_run is DryRun.NONE else ""
     with contextlib.ExitStack() as stack:
-        streams = stack.enter_context(netkat_stdio.open_streams(netkat_words.pcap))
+        streams = stack.enter_context(netkat_stdio.open_streams(pcap))
         progress = stack.enter_context(Progress())
         session = stack.enter_context(Session.open(connection))
         netkat.check_node(session, requested.name)

@@ -8,8 +8,9 @@ from typer import Argument, Option
 
 from kubectl_ebpfnet.cli import flags, probe_arguments
 from kubectl_ebpfnet.cli.help import CommandText
-from kubectl_ebpfnet.cli.terminal import Progress, color, emit, emit_repeatedly, width
+from kubectl_ebpfnet.cli.terminal import color, emit, emit_repeatedly, width
 from kubectl_ebpfnet.errors import UsageError
+from kubectl_ebpfnet.model.dry_run import DryRun
 from kubectl_ebpfnet.render.text.view import View
 
 TEXT = CommandText(
@@ -18,13 +19,15 @@ TEXT = CommandText(
     description="""netkat on another node sends to the Service's address with the probed node as
 next hop, so that the node treats the packet as external traffic. Each result is
 compared with what externalTrafficPolicy, the ready endpoints and the node call
-for. Node pods are deployed on the senders and deleted at the end.
+for. Node pods are deployed on the senders and deleted at the end. A capture
+holds no probes: with --from, the expected results are shown.
 
 Exit codes: 0 probed, 1 error, as where no node pod could send, 2 usage, 4 not
 known of any node; with --exit-code, 3 for a mismatch and 4 for unknown.""",
     examples=(
         ("Every address and port, through every node", "probe-lb svc/web-lb"),
-        ("Expected results, nothing sent", "probe-lb svc/web-lb --dry-run"),
+        ("Expected results, nothing sent", "probe-lb svc/web-lb --dry-run=client"),
+        ("The same of a capture", "probe-lb svc/web-lb-local --from demo"),
         ("Some nodes, and their node ports too", "probe-lb web-lb --nodes zone=a --node-port"),
         ("During a rollout, for a script at its end", "probe-lb web-lb -w --exit-code"),
     ),
@@ -38,7 +41,8 @@ def run(
     service: Annotated[str, Argument(metavar="SERVICE", help="svc/NAME or NAME")],
     port: Annotated[str, Option("--port", metavar="PORT", help="Number or name; else all")] = "",
     nodes: Annotated[str, Option("--nodes", metavar="SELECTOR", help="Selector of nodes")] = "",
-    from_node: Annotated[str, Option("--from", metavar="node/NAME", help="The sending node")] = "",
+    from_node: Annotated[str, Option("--from-node", metavar="NAME", help="The sending node")] = "",
+    capture: flags.Capture = "",
     protocol: Annotated[str, Option("--protocol", metavar="NAME", help="tcp or udp")] = "",
     wait: Annotated[str, Option("--wait", metavar="TIME", help="Timeout of one attempt")] = "5s",
     http_path: Annotated[
@@ -46,9 +50,6 @@ def run(
     ] = "/clientip",
     attempts: Annotated[int, Option("--attempts", metavar="N", help="Per probe, 1 to 100")] = 1,
     node_port: Annotated[bool, Option("--node-port", help="Probe the node ports too")] = False,
-    dry_run: Annotated[
-        bool, Option("--dry-run", help="Show expected results; send nothing")
-    ] = False,
     verify_policies: Annotated[
         bool, Option("--verify-policies", help="Probe a copy of the Service per policy")
     ] = False,
@@ -66,12 +67,9 @@ def run(
         service, port, nodes, from_node, protocol, wait, http_path, attempts, node_port
     )
     global_flags = global_flags.watching() if watch else global_flags
-    with (
-        Progress() as progress,
-        probe_arguments.prober(
-            probe_flags, global_flags, dry_run, verify_policies, progress
-        ) as probe,
-    ):
+    dry_run = bool(capture) or global_flags.nodes.dry_run is not DryRun.NONE
+    prober = probe_arguments.prober(probe_flags, global_flags, capture, verify_policies)
+    with prober as probe:
         if watch and not dry_run:
             emit_repeatedly(probe_arguments.render_watched(probe, output, view), seconds=5)
         reports = probe()

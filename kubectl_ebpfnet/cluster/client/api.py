@@ -49,9 +49,9 @@ class Api:
         """GET an object. Raises NotFound."""
         return self._decode(self._request("GET", path, query), path)
 
-    def create(self, path: str, body: Mapping[str, Any]) -> Object:
+    def create(self, path: str, body: Mapping[str, Any], query: Query = ()) -> Object:
         """POST an object to its collection; return the created object."""
-        return self._decode(self._request("POST", path, (), body), path)
+        return self._decode(self._request("POST", path, query, body), path)
 
     def delete(self, path: str, query: Query = ()) -> None:
         """DELETE an object; `query` holds DeleteOptions, e.g. gracePeriodSeconds.

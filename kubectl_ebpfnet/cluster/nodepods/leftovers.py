@@ -30,6 +30,7 @@ from kubectl_ebpfnet.cluster.pool import Pool
 from kubectl_ebpfnet.errors import ApiUnreachable, ClusterError, Forbidden, NotFound, ParseError
 from kubectl_ebpfnet.model import json_members as js
 from kubectl_ebpfnet.model.dataclass import dataclass
+from kubectl_ebpfnet.model.dry_run import DryRun
 from kubectl_ebpfnet.model.untrusted import integer, moment
 from kubectl_ebpfnet.parse import kube
 
@@ -109,6 +110,15 @@ def remove(api: Api, leftover: Leftover) -> list[str]:
     plural = {"pod": "pods", "service": "services"}[leftover.kind]
     delete(api, f"{CORE}/namespaces/{leftover.namespace}/{plural}/{leftover.name}")
     return []
+
+
+def rehearse_removal(api: Api, leftover: Leftover) -> None:
+    """Let the server check the deletion of a leftover, and delete nothing. Raises as `remove`."""
+    where = f"{CORE}/namespaces/{leftover.namespace or leftover.name}"
+    plural = {"pod": "pods", "service": "services"}.get(leftover.kind)
+    path = f"{where}/{plural}/{leftover.name}" if plural else where
+    with contextlib.suppress(NotFound):
+        api.delete(path, DryRun.SERVER.query)
 
 
 def sweep(api: Api) -> None:

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from kubectl_ebpfnet.cluster.nodepods.manifest import NodePodOptions
 from kubectl_ebpfnet.model.dataclass import dataclass
+from kubectl_ebpfnet.model.dry_run import DryRun
 
 
 class Mode(StrEnum):
@@ -25,10 +26,12 @@ class NodeAccess:
     Attributes:
         mode: of --node-access.
         options: of node pods to deploy.
+        dry_run: CLIENT and SERVER where none is to be deployed, and said what would be.
     """
 
     mode: Mode = Mode.AGENT
     options: NodePodOptions = field(default_factory=NodePodOptions)
+    dry_run: DryRun = DryRun.NONE
 
 
 BY_AGENT = NodeAccess()

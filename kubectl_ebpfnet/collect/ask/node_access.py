@@ -15,6 +15,7 @@ from kubectl_ebpfnet.cluster.client.api import Api
 from kubectl_ebpfnet.cluster.client.session import Session
 from kubectl_ebpfnet.cluster.nodepods.deployment import Deployment
 from kubectl_ebpfnet.cluster.nodepods.kept import NodePod
+from kubectl_ebpfnet.cluster.nodepods.rehearsal import rehearse
 from kubectl_ebpfnet.cluster.nodepods.rights import check_rights
 from kubectl_ebpfnet.collect.ask.access import Mode, NodeAccess
 from kubectl_ebpfnet.collect.ask.container import AgentExec
@@ -28,6 +29,7 @@ from kubectl_ebpfnet.collect.ask.unasked import (
 )
 from kubectl_ebpfnet.collect.deadline import Deadline
 from kubectl_ebpfnet.errors import ClusterError
+from kubectl_ebpfnet.model.dry_run import DryRun
 from kubectl_ebpfnet.model.evidence import Record, node_place
 from kubectl_ebpfnet.model.kube import Pod
 
@@ -165,7 +167,13 @@ class NodeAnswerers:
         """
         if self._refused is not None:
             return self._refused
+        how = self._access.dry_run
         try:
+            if how is not DryRun.NONE:
+                api, options = Api(self._session), self._access.options
+                for line in rehearse(api, nodes, options, how, deadline.left):
+                    self._warn(line)
+                return f"--dry-run={how}: no node pod is deployed", ""
             if self._deployment is None:
                 check_rights(Api(self._session), deadline.left)
                 deployment = Deployment(self._session, self._access.options, self._warn)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from kubectl_ebpfnet.errors import EbpfnetError, NotFound, UsageError
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
+from kubectl_ebpfnet.explain.views.in_capture import in_capture
 from kubectl_ebpfnet.model.evidence import CLIENT
 from kubectl_ebpfnet.model.kube import Node, Service, ServicePort
 from kubectl_ebpfnet.model.net import SCTP, Address, protocol_name
@@ -36,7 +37,9 @@ def service(cluster: ClusterView, request: ProbeRequest) -> Service:
             if why:
                 raise EbpfnetError(f"svc/{found.name} {why}", hint=hint)
             return found
-    raise NotFound("service", request.service, request.namespace)
+    names = (f"{service.namespace}/{service.name}" for service in cluster.kube.services)
+    hint = in_capture("services", names, f"{request.namespace}/{request.service}")
+    raise NotFound("service", request.service, request.namespace, hint=hint)
 
 
 def _why_unreachable(service: Service, node_ports: bool) -> tuple[str, str]:

@@ -32,9 +32,16 @@ def like(names: Iterable[str], wanted: str) -> str:
 
 
 def _near(names: Sequence[str], wanted: str) -> list[str]:
-    """Return the names whose last part is near that of the wanted one, those of its namespace
-    first."""
+    """Return the names whose last part starts with that of the wanted one or is near it, those of
+    its namespace first."""
     place, _, bare = wanted.rpartition("/")
-    found = near(bare, (name.rpartition("/")[2] for name in names))
-    near_names = [name for each in found for name in names if name.rpartition("/")[2] == each]
-    return sorted(near_names, key=lambda name: name.rpartition("/")[0] != place)
+    there = [name.rpartition("/")[2] for name in names]
+    found = [*(name for name in there if bare and name.startswith(bare)), *near(bare, there)]
+    order = {each: at for at, each in enumerate(dict.fromkeys(found))}
+    near_names = [name for name in names if name.rpartition("/")[2] in order]
+
+    def key(name: str) -> tuple[bool, int]:
+        namespace, _, last = name.rpartition("/")
+        return namespace != place, order[last]
+
+    return sorted(near_names, key=key)

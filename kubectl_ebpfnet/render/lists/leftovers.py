@@ -5,22 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from kubectl_ebpfnet.model.dry_run import DryRun
 from kubectl_ebpfnet.render.text.durations import age
 from kubectl_ebpfnet.render.text.style import escape
 
 
-def line(title: str, row: Mapping[str, Any], *, dry_run: bool) -> str:
+def line(title: str, row: Mapping[str, Any], *, dry_run: DryRun) -> str:
     """Return the line that reports what `cleanup` did with a leftover.
 
     Args:
         title: its kind and name, for example `namespace ebpfnet-0a1b2c3d`.
         row: its item in the document of `cleanup -o json`.
-        dry_run: nothing was to be removed.
+        dry_run: CLIENT and SERVER where nothing was to be removed.
 
     Returns:
         The line, with its newline.
     """
-    outcome = "would be removed" if dry_run else "removed"
+    outcome = f"removed{dry_run.suffix}"
     if row["error"]:
         outcome = f"not removed: {row['error']}"
     elif row["unconfirmed"]:

@@ -59,15 +59,15 @@ def test_it_removes_all_and_says_what(cluster):
     )
     assert cluster.objects == {}
     done = cleanup(cluster)
-    assert (done.returncode, done.stdout) == (0, "nothing is left of any run\n")
+    assert (done.returncode, done.stdout) == (0, "No leftovers of any run found.\n")
 
 
 def test_a_dry_run_touches_nothing(cluster):
     leave(cluster, "0a1b2c3d")
     before = dict(cluster.objects)
-    done = cleanup(cluster, "--dry-run")
+    done = cleanup(cluster, "--dry-run=client")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.endswith("by sre@laptop) would be removed\n")
+    assert done.stdout.endswith("by sre@laptop) removed (dry run)\n")
     assert cluster.objects == before
     assert cluster.asked("DELETE") == []
 
@@ -78,7 +78,9 @@ def test_one_run_alone(cluster):
     assert cleanup(cluster, "ebpfnet-0a1b2c3d").returncode == 0
     assert list(cluster.objects) == [other, f"{other}/pods/node-1"]
     done = cleanup(cluster, "default")
-    assert (done.returncode, done.stdout) == (0, "nothing is left of that run\n")
+    assert (done.returncode, done.stdout) == (
+        0, "No leftovers of any run found in namespace default.\n",
+    )  # fmt: skip
 
 
 def test_what_a_run_may_still_use_stays_without_a_yes(cluster):
@@ -168,3 +170,38 @@ def test_words_that_it_does_not_know(cluster):
     done = cleanup(cluster, "-o", "wide")
     assert (done.returncode, done.stdout) == (2, "")
     assert "-o 'wide': no such format" in done.stderr
+
+
+@pytest.mark.parametrize("word", ["--dry-run", "--dry-run=true"])
+def test_the_old_form_of_a_dry_run_works_and_says_so(cluster, word):
+    leave(cluster, "0a1b2c3d")
+    done = cleanup(cluster, word)
+    assert done.stdout.endswith(" removed (dry run)\n")
+    assert done.stderr.startswith(f"{word} is deprecated")
+    assert done.stderr.endswith("can be replaced with --dry-run=client.\n")
+    assert cluster.objects
+
+
+def test_the_server_may_be_asked_in_a_dry_run(cluster):
+    stays = leave(cluster, "0a1b2c3d")
+    leave(cluster, "deadbeef", seconds=60)
+    before = dict(cluster.objects)
+    cluster.refuses = lambda seen: (
+        status_reply(403, "Forbidden", "no")
+        if (seen.method, seen.path) == ("DELETE", stays)
+        else None
+    )
+    done = cleanup(cluster, "--dry-run=server")
+    first, second = done.stdout.splitlines()
+    assert done.returncode == 1
+    assert "not removed: this user may not delete namespaces" in first
+    assert second.endswith(" removed (server dry run)")
+    assert cluster.objects == before
+    deletions = [seen for seen in cluster.server.seen if seen.method == "DELETE"]
+    assert [seen.parameters("dryRun") for seen in deletions] == [["All"], ["All"]]
+
+
+def test_no_dry_run_is_the_default(cluster):
+    leave(cluster, "0a1b2c3d")
+    assert cleanup(cluster, "--dry-run=none").stdout.endswith(" removed\n")
+    assert cluster.objects == {}

@@ -25,7 +25,7 @@ from kubectl_ebpfnet.model.netkat import request as netkat
 from kubectl_ebpfnet.model.protocol import frames
 from tests.cli.console import PROGRAM, environment, run, through_kubectl
 from tests.cluster.exec.live_node import CAT, on_the_node
-from tests.cluster.fake_api_server import FakeApiServer
+from tests.cluster.fake_api_server import FakeApiServer, status_reply
 from tests.cluster.fake_cluster import FakeCluster
 
 DOCS = Path(__file__).parents[3] / "docs" / "cli"
@@ -373,3 +373,33 @@ def test_an_older_image_says_so_in_its_own_words(cluster):
 
 def test_the_help_is_short():
     assert len(run("netkat", "-h").stdout.splitlines()) < 80
+
+
+# --- a dry run ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("how", "asked"), [("client", []), ("server", ["/api/v1/namespaces"])])
+def test_a_dry_run_creates_nothing(cluster, tmp_path, how, asked):
+    before, pcap = dict(cluster.objects), tmp_path / "x"
+    words = (f"--dry-run={how}", "node/n1", "--pcap", str(pcap), "-z", "1.1.1.1", "80")
+    done = run(*argv(cluster, *words))
+    assert (done.returncode, done.stdout) == (0, "")
+    namespace, pod, netkat_line = done.stderr.splitlines()
+    assert namespace.startswith("namespace/ebpfnet-")
+    assert namespace.endswith(f" created ({'server ' if how == 'server' else ''}dry run)")
+    assert pod == "pod/node-1 created on n1 (dry run)"
+    assert netkat_line.startswith("netkat -z --pcap=")
+    assert netkat_line.endswith(" 1.1.1.1 80 on n1 (dry run)")
+    assert cluster.objects == before
+    assert [path for path in cluster.asked("POST") if "review" not in path] == asked
+    assert not pcap.exists()
+
+
+def test_a_dry_run_says_who_may_not(cluster):
+    def refuses(seen):
+        return status_reply(403, "Forbidden", "no") if seen.method == "POST" else None
+
+    cluster.refuses = refuses
+    done = run(*argv(cluster, "--dry-run=server", "node/n1", "1.1.1.1", "80"))
+    assert done.returncode == 1
+    assert "this user may not create namespaces" in done.stderr
