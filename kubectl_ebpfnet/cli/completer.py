@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from kubectl_ebpfnet.cli.destinations import PROTOCOLS
-from kubectl_ebpfnet.cli.kubectl_flags import CONNECTION, VERBOSITY
+from kubectl_ebpfnet.cli.kubectl_flags import OPTIONAL_VALUE, takes_value
 from kubectl_ebpfnet.render.path.formats import FORMATS
 from kubectl_ebpfnet.render.text.style import COLOR_MODES
 
@@ -91,12 +91,12 @@ def _flags_of(param: Any) -> list[str]:
 
 
 def _takes_value(params: Sequence[Any]) -> set[str]:
-    """Return the spellings of flags that need a value; the value of -v is optional."""
-    found = {s for flag in CONNECTION if flag.metavar for s in flag.spellings}
+    """Return the spellings of flags that need a value; that of -v and --dry-run is optional."""
+    found = {flag for flag, takes in takes_value().items() if takes}
     for param in params:
         if param.param_type_name == "option" and not param.is_flag:
             found.update(param.opts)
-    return found - set(VERBOSITY.spellings)
+    return found - set(OPTIONAL_VALUE)
 
 
 def _split(words: Sequence[str], takes_value: set[str]) -> tuple[list[str], str]:

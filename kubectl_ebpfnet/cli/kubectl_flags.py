@@ -107,6 +107,8 @@ VERBOSITY = Flag(
     shown=True,
 )
 
+OPTIONAL_VALUE = (*VERBOSITY.spellings, "--dry-run")
+"""Flags whose value may be left out; that of --dry-run stands behind = alone."""
 _NO_PROFILE = "no profile of this program is written"
 _NO_LOG = "only -v changes what is logged"
 NO_EFFECT = {
