@@ -44,6 +44,7 @@ from tests.cli.console import PROGRAM, SECONDS, environment, run, run_process
         ("doctor --from=", "--from is empty"),
         ("probe-lb web --from=", "--from is empty"),
         ("probe-lb web --from-node=", "--from-node is empty"),
+        ("probe-lb web -o html -w", "-o html is one page of one run"),
         ("path pod/x 1.1.1.1 --to-namespace=", "--to-namespace is empty"),
         ("path pod/x 1.1.1.1 --node-access=", "--node-access is empty"),
         ("path pod/x 0.0.0.0:80", "'0.0.0.0' is no host's address"),

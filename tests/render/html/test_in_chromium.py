@@ -17,6 +17,7 @@ from kubectl_ebpfnet.render.path import graph, phrases
 from kubectl_ebpfnet.render.path.page import page
 from kubectl_ebpfnet.render.text.style import escape
 from tests.render.html import chromium, mermaid
+from tests.render.html.test_elements import Read
 from tests.render.lb import sample_reports as lb_sample
 from tests.render.path import sample_paths as sample
 
@@ -105,6 +106,9 @@ def test_it_opens_without_a_word_and_asks_for_nothing(browser, name):
     assert browser.complaints() == []
     assert browser.requests() == [address]
     assert browser.evaluate("document.compatMode") == "CSS1Compat"
+    # Elements that may not stand in each other would be moved, or made twice.
+    names = browser.evaluate("[...document.querySelectorAll('*')].map(e => e.localName)")
+    assert names == [element for element, _ in Read(PAGES[name]()).tags]
     assert browser.evaluate("getComputedStyle(document.querySelector('.top')).borderLeftWidth") == (
         "6px"
     )  # the style sheet holds
@@ -213,6 +217,8 @@ def test_two_hundred_hops_are_all_there(browser):
     )
     assert browser.evaluate("document.querySelectorAll('.way')[0].children.length") > 10
     assert len(PAGES["long"]()) < 400_000
+    # What Mermaid takes by default (its maxTextSize), and GitHub too.
+    assert len(graph.mermaid(long_way())) < 50_000
 
 
 # --- -o mermaid, drawn by Mermaid itself ----------------------------------------------------------
@@ -231,7 +237,7 @@ def drawing(running) -> Callable[[Path], str]:
     """Draws a path and gives the text of the drawing."""
     code = mermaid.FILE.read_text(encoding="utf-8")
     running.open(f"<!DOCTYPE html><meta charset=utf-8><main></main><script>{code}</script>")
-    running.evaluate("mermaid.initialize({startOnLoad: false, maxTextSize: 500000})")
+    running.evaluate("mermaid.initialize({startOnLoad: false})")
 
     def draw(path: Path) -> str:
         text = json.dumps(graph.mermaid(path))
