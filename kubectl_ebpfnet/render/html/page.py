@@ -80,8 +80,9 @@ def origin(bundle: Bundle, version: str) -> Html:
         bundle: its records.
         version: of the program.
     """
+    # A capture says when it was recorded.
     started = min((each.started for each in bundle.records if each.started), default="")
-    source = "a live cluster" if bundle.source == LIVE else f"the capture {bundle.source}"
-    when = f", asked at {started}" if started else ""
-    lines = [f"kubectl ebpfnet {version}, from {source}{when}.", *captured(bundle)]
+    live = f"a live cluster, asked at {started}" if started else "a live cluster"
+    source = live if bundle.source == LIVE else f"the capture {bundle.source}"
+    lines = [f"kubectl ebpfnet {version}, from {source}.", *captured(bundle)]
     return tag("footer", *(tag("p", line) for line in lines))
