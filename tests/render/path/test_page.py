@@ -112,3 +112,10 @@ def test_much_evidence_is_cut_and_says_so():
     text = page(replace(path, hops=(hop,), answer=None), sample.bundle())
     assert "801 more lines" in text
     assert text.count("line 9") < 20
+
+
+def test_the_page_says_when_a_live_cluster_was_asked():
+    live = replace(sample.bundle(), source="live")
+    text = page(sample.delivered(), live)
+    assert "from a live cluster, asked at 2026-11-21T05:00:00Z." in text
+    assert "from the capture sample." in page(sample.delivered(), sample.bundle())
