@@ -39,6 +39,10 @@ def connect(global_flags: GlobalFlags, progress: Progress) -> Iterator[tuple[Ses
         yield session, access
 
 
+Look = Callable[[RequestOf], "tuple[Path, Bundle]"]
+"""Asks and explains once; raises EbpfnetError."""
+
+
 def gather(
     request_of: RequestOf,
     capture: str,
@@ -51,9 +55,29 @@ def gather(
 
     Args:
         request_of: makes the request from the namespace of the run.
+        capture, global_flags, timeout, progress, preload: as of `open_paths`.
+
+    Raises:
+        EbpfnetError: the capture or the cluster cannot be read.
+    """
+    with open_paths(capture, global_flags, timeout, progress, preload) as look:
+        return look(request_of)
+
+
+@contextlib.contextmanager
+def open_paths(
+    capture: str,
+    global_flags: GlobalFlags,
+    timeout: float | None,
+    progress: Progress,
+    preload: Sequence[str] = (),
+) -> Iterator[Look]:
+    """Give what answers questions of `path`, one after the other; node pods serve all of them.
+
+    Args:
         capture: file of --from, `demo` for the built-in capture, "" for the live cluster.
         global_flags: kubectl's flags and node access.
-        timeout: seconds to wait for answers, None for no limit.
+        timeout: seconds to wait for answers to one question, None for no limit.
         progress: shows the current step and warnings.
         preload: modules to import while places answer.
 
@@ -72,22 +96,31 @@ def gather(
 
     if capture:
         bundle = open_capture(capture)
-        further(request_of(global_flags.namespace or "default"), bundle)
-        return paths[0], bundle
-    with connect(global_flags, progress) as (session, access):
-        from kubectl_ebpfnet.collect.path import collect_path
+        namespace = global_flags.namespace or "default"
 
-        _, bundle = collect_path(
-            session,
-            request_of(session.namespace),
-            access=access,
-            timeout=timeout,
-            warn=progress.warn,
-            progress=progress.show,
-            meanwhile=lambda: _import(preload),
-            further=further,
-        )
-    return paths[0], bundle
+        def read(request_of: RequestOf) -> tuple[Path, Bundle]:
+            further(request_of(namespace), bundle)
+            return paths[0], bundle
+
+        yield read
+        return
+    with connect(global_flags, progress) as (session, access):
+        from kubectl_ebpfnet.collect.gatherer import Gatherer
+        from kubectl_ebpfnet.collect.path import look
+
+        with Gatherer(session, access, warn=progress.warn, progress=progress.show) as gatherer:
+
+            def asked(request_of: RequestOf) -> tuple[Path, Bundle]:
+                gatherer.restart(timeout)
+                _, bundle = look(
+                    gatherer,
+                    request_of(session.namespace),
+                    meanwhile=lambda: _import(preload),
+                    further=further,
+                )
+                return paths[0], bundle
+
+            yield asked
 
 
 @contextlib.contextmanager

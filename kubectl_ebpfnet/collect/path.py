@@ -93,22 +93,36 @@ def collect_path(
             or the destination.
     """
     with Gatherer(session, access, timeout=timeout, warn=warn, progress=progress) as gatherer:
-        request = of_its_pod(gatherer, request)
-        run = _Run(gatherer, request)
-        first = run.ask_from_outside() if request.from_outside else []
-        sender = run.ask() if not request.from_outside else None
-        meanwhile()
-        if sender is not None and sender.pod is not None:
-            name = sender.pod.name
-            request = replace(request, source_kind="pod", source_name=name, source=f"pod/{name}")
-        bundle = gatherer.bundle(*first)
-        for _ in range(MORE_ROUNDS):
-            if not run.ask_further(further(request, bundle)):
-                break
-            bundle = gatherer.bundle(*bundle.records)
-        else:
-            further(request, bundle)
-        return request, bundle
+        return look(gatherer, request, meanwhile=meanwhile, further=further)
+
+
+def look(
+    gatherer: Gatherer,
+    request: PathRequest,
+    *,
+    meanwhile: Callable[[], object] = lambda: None,
+    further: FurtherOf = lambda *_: Further(),
+) -> tuple[PathRequest, Bundle]:
+    """Collect with a gatherer that may have looked before; `restart` sets its deadline anew.
+
+    Args, Returns, Raises: as of `collect_path`.
+    """
+    request = of_its_pod(gatherer, request)
+    run = _Run(gatherer, request)
+    first = run.ask_from_outside() if request.from_outside else []
+    sender = run.ask() if not request.from_outside else None
+    meanwhile()
+    if sender is not None and sender.pod is not None:
+        name = sender.pod.name
+        request = replace(request, source_kind="pod", source_name=name, source=f"pod/{name}")
+    bundle = gatherer.bundle(*first)
+    for _ in range(MORE_ROUNDS):
+        if not run.ask_further(further(request, bundle)):
+            break
+        bundle = gatherer.bundle(*bundle.records)
+    else:
+        further(request, bundle)
+    return request, bundle
 
 
 class _Run:

@@ -8,7 +8,7 @@ from typer import Option
 
 from kubectl_ebpfnet.cli import arguments, flags
 from kubectl_ebpfnet.cli.help import CommandText
-from kubectl_ebpfnet.cli.sources import gather
+from kubectl_ebpfnet.cli.sources import open_paths
 from kubectl_ebpfnet.cli.terminal import Progress, ascii_only, color, emit, reading_width
 from kubectl_ebpfnet.render.path.formats import MODULES, NAMES, checked, render
 from kubectl_ebpfnet.render.text.view import View
@@ -37,6 +37,7 @@ Exit codes: 0 delivered, reachable or leaves, 1 error, 2 usage, 3 dropped,
         ("The same with the lines that prove each hop", "path pod/client 1.1.1.1:80 -v"),
         ("Does DNS get out? For a script", "path pod/client 10.0.0.53:53/udp -o json"),
         ("Do full packets get through, without a fragment?", "path pod/client svc/web --size 1500"),
+        ("What changes during a rollout or a policy's edit", "path deploy/cart svc/db -w"),
         ("From a file that a colleague captured", "path pod/client 1.1.1.1:80 --from case.zip"),
         ("A recorded drop, without a cluster", "path pod/client 1.1.1.1:7777 --from demo:dropped"),
     ),
@@ -59,6 +60,7 @@ def run(
     via: flags.Via = "",
     to_namespace: flags.ToNamespace = "",
     capture: flags.Capture = "",
+    watch: flags.Watch = False,
     colored: flags.Color = "auto",
     timeout: flags.Timeout = "30s",
 ) -> int:
@@ -70,9 +72,19 @@ def run(
     )  # fmt: skip
     global_flags = global_flags.within(sender.namespace, sender.text)
     limit = arguments.duration(timeout, "--timeout")
-    with Progress() as progress:
-        preload = ("kubectl_ebpfnet.explain.path.walk", MODULES[output.partition("=")[0]])
-        path, bundle = gather(request_in, capture, global_flags, limit, progress, preload)
+    preload = ("kubectl_ebpfnet.explain.path.walk", MODULES[output.partition("=")[0]])
+    if watch:
+        from kubectl_ebpfnet.cli import path_watch
+
+        path_watch.check(output)
+        global_flags = global_flags.watching()
+    with (
+        Progress() as progress,
+        open_paths(capture, global_flags, limit, progress, preload) as look,
+    ):
+        if watch and not capture:
+            path_watch.watch(lambda: look(request_in), output, view, progress)
+        path, bundle = look(request_in)
         text = render(path, bundle, output, view)
     emit(text)
     return 0 if path.verdict.let_through else {"dropped": 3, "unknown": 4}[path.verdict]

@@ -1,0 +1,114 @@
+"""What `path -w` prints between two answers: changes of the cluster, and not its traffic."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path as File
+
+import pytest
+
+from kubectl_ebpfnet.capture.open import open_bundle
+from kubectl_ebpfnet.model.evidence import InMemory, bundle_of
+from kubectl_ebpfnet.model.path import Finding, Path, Severity, Verdict
+from kubectl_ebpfnet.render.path.changes import MOST, Change, changes, lines
+from kubectl_ebpfnet.render.text.view import View
+from tests.explain.path.changed import POLICY, SCENARIOS, VXLAN, ask
+
+
+def answer(scenario: str = VXLAN, edit: tuple[str, str, str] | None = None, port: int = 80) -> Path:
+    """The answer of a recorded cluster, a word of a command's output changed."""
+    records = list(open_bundle(File(SCENARIOS) / scenario).records)
+    if edit is not None:
+        command, old, new = edit
+        touched = 0
+        for at, record in enumerate(records):
+            text = record.stdout.read().decode()
+            if command in record.command and old in text:
+                records[at] = replace(record, stdout=InMemory(text.replace(old, new).encode()))
+                touched += 1
+        assert touched
+    return ask(bundle_of(records, scenario), "client", f"1.1.1.1:{port}", "tcp")
+
+
+def test_the_same_twice_is_no_change() -> None:
+    assert changes(answer(), answer()) == []
+
+
+@pytest.mark.parametrize(
+    "traffic",
+    [
+        ("neigh", "REACHABLE", "STALE"),
+        ("bpf", ":36768", ":36999"),
+    ],
+    ids=" ".join,
+)
+def test_traffic_alone_is_no_change(traffic: tuple[str, str, str]) -> None:
+    assert changes(answer(), answer(edit=traffic)) == []
+
+
+def test_a_policy_that_denies_now() -> None:
+    found = changes(replace(answer(), verdict=Verdict.LEAVES), answer(POLICY, port=443))
+    by_what = {change.what: change for change in found}
+    assert by_what["verdict"].before == "LEAVES"
+    assert by_what["verdict"].after.startswith("DROPPED: at node2, by the egress policy of ")
+    assert by_what["cause"].after
+    assert [change.what for change in found][:1] == ["verdict"]
+    assert "dropped here" in by_what["node2 policy"].after
+
+
+def test_a_route_that_leads_elsewhere() -> None:
+    found = changes(answer(), answer(edit=("route", "172.30.0.200", "172.30.0.99")))
+    assert [change.what for change in found if "172.30.0.99" in change.after][:1] == ["node2 route"]
+    routes = next(change for change in found if change.what == "node2 route")
+    assert "172.30.0.200" in routes.before
+
+
+def test_findings_come_and_go() -> None:
+    path = answer()
+    worse = replace(
+        path, findings=(*path.findings, Finding(Severity.WARNING, "7 drops on eth0", "look"))
+    )
+    more = replace(
+        path, findings=(*path.findings, Finding(Severity.WARNING, "9 drops on eth0", "look"))
+    )
+    assert changes(path, worse) == [Change("warning", "", "7 drops on eth0")]
+    assert changes(worse, path) == [Change("warning", "7 drops on eth0", "")]
+    assert changes(worse, more) == []
+
+
+def test_another_pod_is_named_and_its_own_hops_are_not_counted() -> None:
+    path = answer()
+    other = replace(
+        path,
+        source=replace(path.source, name="client-2"),
+        hops=tuple(
+            replace(hop, summary=hop.summary.replace("10.244.1.160", "10.244.1.161"),
+                    short=hop.short.replace("lxcca1c984e26ef", "lxc0"))
+            if hop.number <= 3 else hop
+            for hop in path.hops
+        ),
+    )  # fmt: skip
+    assert changes(path, other) == [
+        Change("source", "pod/client on node2", "pod/client-2 on node2")
+    ]
+
+
+def test_lines_have_the_time_and_keep_within_the_terminal() -> None:
+    found = [
+        Change("verdict", "DELIVERED", "DROPPED: at node2, by the egress policy of pod/client"),
+        Change("node2 policy", "egress to world:80/TCP allowed", "allowed by no rule \x1b[2J"),
+        Change("error", "a finding", ""),
+    ]
+    printed = lines(found, "12:00:01", View(width=60))
+    assert max(map(len, printed)) <= 60
+    assert printed[0].startswith("12:00:01  verdict       DELIVERED → DROPPED: at node2")
+    assert "\x1b" not in "".join(printed)
+    assert printed[-1].startswith("12:00:01  error         no more: a finding")
+    coloured = lines(found, "12:00:01", View(width=60, color=True))
+    assert "\x1b[" in coloured[0]
+
+
+def test_many_changes_are_cut() -> None:
+    printed = lines([Change("x", "", str(n)) for n in range(MOST + 5)], "12:00:01", View())
+    assert len(printed) == MOST + 1
+    assert printed[-1].startswith("12:00:01  5 more changes")
