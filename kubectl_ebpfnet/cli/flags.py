@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -213,20 +213,40 @@ def _with_warnings(code: int, warnings: Collection[str]) -> int:
     return 1
 
 
+def _node_access(
+    flags: Sequence[Flag], values: Mapping[str, Any], *, has_capture: bool
+) -> NodeAccessFlags:
+    """Return the node access of a command line.
+
+    Args:
+        flags: those of the command.
+        values: of each, by its field.
+        has_capture: a capture is read in place of a cluster.
+
+    Raises:
+        UsageError: a value is empty, or --dry-run is wrong.
+    """
+    given = {flag.spellings[-1]: values[flag.field] for flag in flags if values[flag.field]}
+    for flag in flags:
+        if values[flag.field] == "":
+            raise UsageError(f"{flag.spellings[-1]} is empty", hint="leave it out")
+    how = dry_run(given.pop("--dry-run", None))
+    if has_capture:
+        for spelling in given:
+            Progress().warn(f"{spelling} has no effect with --from: no node is asked")
+    return NodeAccessFlags(**{**{k: v for k, v in values.items() if v}, "dry_run": how})
+
+
 def _with_flags(function: Callable[..., int], more: tuple[Flag, ...]) -> Callable[..., int]:
     def command(**values: Any) -> int:
         theirs = {f.field: values.pop(f.field) for f in CONNECTION}
         nodes = {f.field: values.pop(f.field) for f in more}
         verbosity = int(values.pop(VERBOSITY.field) or 0)
         as_errors = theirs.pop("warnings_as_errors")
-        nodes["dry_run"] = dry_run(nodes.get("dry_run"))
-        for flag in more:
-            if nodes[flag.field] == "":
-                raise UsageError(f"{flag.spellings[-1]} is empty", hint="leave it out")
         global_flags = GlobalFlags(
             {k: v for k, v in theirs.items() if v},
             verbosity,
-            NodeAccessFlags(**{k: v for k, v in nodes.items() if v}),
+            _node_access(more, nodes, has_capture=bool(values.get("capture"))),
             [] if as_errors else None,
         )
         code = function(global_flags, **values)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -20,6 +23,33 @@ def test_help_of_a_command(golden, name):
     assert f"Usage:\n  kubectl ebpfnet {name}" in done.stdout
     assert done.stdout.index("Examples:") < done.stdout.index("Options:")
     assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def examples(name: str) -> list[list[str]]:
+    """The words of a command's examples, without pipes and redirections."""
+    module = importlib.import_module(f"kubectl_ebpfnet.cli.commands.{name.replace('-', '_')}")
+    return [shlex.split(re.split(r" [|<>] ", line)[0]) for _, line in module.TEXT.examples]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_first_example_of_a_command_that_reads_captures_runs(name):
+    if "  --from FILE" not in run(name, "--help").stdout:
+        return
+    first = examples(name)[0]
+    assert first[-2:] == ["--from", "demo"]
+    done = run(*first)
+    assert (done.returncode, "error:" in done.stderr) == (0, False)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_examples_are_right_command_lines(name, tmp_path, monkeypatch):
+    """Without a kubeconfig they end there, not before."""
+    monkeypatch.chdir(tmp_path)
+    for words in examples(name):
+        done = run(*words, env={"HOME": str(tmp_path)})
+        assert done.returncode != 2, (words, done.stderr)
+        if done.returncode == 1:
+            assert "no kubeconfig" in done.stderr or "no such capture: case.zip" in done.stderr
 
 
 def test_help_of_the_program(golden):

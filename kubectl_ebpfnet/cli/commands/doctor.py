@@ -21,11 +21,11 @@ show of it: full, partial or blind. Nothing is deployed, except with
 Exit codes: 0 path shows all or some of each node, 3 path would be blind on a
 node that is Ready, 1 error, 2 usage.""",
     examples=(
+        ("Of a recorded cluster, without one", "doctor --from demo"),
         ("Check rights and nodes", "doctor"),
         ("With every right, and problems in full", "doctor -o wide"),
         ("Check that node pods run on every node", "doctor --node-access pod"),
         ("As another user", "doctor --as jane"),
-        ("Of a capture", "doctor --from demo"),
     ),
     namespace="Namespace to check rights in",
 )

@@ -24,12 +24,12 @@ newest thousand are shown; stderr says how many others there are. Cilium counts
 packets where bpf-conntrack-accounting is on, netfilter where nf_conntrack_acct
 is. Exit code 4: the tables that would have the connections could not be read.""",
     examples=(
+        ("Of a recorded cluster, without one", "flows pod/client --all --from demo"),
         ("Of a pod", "flows pod/client"),
         ("To a Service or its backends, every 2 seconds", "flows pod/client --to svc/web -w"),
         ("Of a node, UDP alone, with flags and tables", "flows node/n1 --protocol udp -o wide"),
         ("Of all pods with a label, closed ones too", "flows -l app=web --all"),
         ("For a script", "flows pod/client -o jsonpath='{.items[*].flow.destination}'"),
-        ("Of a capture", "flows pod/client --all --from demo"),
     ),
 )
 

@@ -28,6 +28,8 @@ a node pod is deployed for the run (--node-access).
 Exit codes: 0 delivered, reachable or leaves, 1 error, 2 usage, 3 dropped,
 4 unknown.""",
     examples=(
+        ("Of a recorded cluster, without one", "path pod/client 1.1.1.1:80 --from demo"),
+        ("A recorded drop, and why", "path pod/client 1.1.1.1:7777 --from demo:dropped"),
         ("From a pod to an address outside of the cluster", "path pod/client 1.1.1.1:80"),
         ("To a Service, by the name of its port", "path pod/client svc/web:http"),
         ("To another namespace", "path -n shop deploy/cart pod/db-0:5432 --to-namespace data"),
@@ -39,7 +41,6 @@ Exit codes: 0 delivered, reachable or leaves, 1 error, 2 usage, 3 dropped,
         ("Do full packets get through, without a fragment?", "path pod/client svc/web --size 1500"),
         ("What changes during a rollout or a policy's edit", "path deploy/cart svc/db -w"),
         ("From a file that a colleague captured", "path pod/client 1.1.1.1:80 --from case.zip"),
-        ("A recorded drop, without a cluster", "path pod/client 1.1.1.1:7777 --from demo:dropped"),
     ),
     namespace="Namespace of the source",
 )

@@ -25,9 +25,9 @@ holds no probes: with --from, the expected results are shown.
 Exit codes: 0 probed, 1 error, as where no node pod could send, 2 usage, 4 not
 known of any node; with --exit-code, 3 for a mismatch and 4 for unknown.""",
     examples=(
+        ("Expected results, of a recorded cluster", "probe-lb svc/web-lb-local --from demo"),
         ("Every address and port, through every node", "probe-lb svc/web-lb"),
         ("Expected results, nothing sent", "probe-lb svc/web-lb --dry-run=client"),
-        ("The same of a capture", "probe-lb svc/web-lb-local --from demo"),
         ("Some nodes, and their node ports too", "probe-lb web-lb --nodes zone=a --node-port"),
         ("During a rollout, for a script at its end", "probe-lb web-lb -w --exit-code"),
     ),

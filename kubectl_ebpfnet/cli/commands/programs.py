@@ -23,11 +23,11 @@ load-balancing are one line. Cilium's programs are described by name. Only a
 node pod (--node-access pod) sees a pod's own network namespace and cgroups.
 Exit code 4: no program was found, and what would name them could not be read.""",
     examples=(
+        ("Of a recorded cluster, without one", "programs pod/client --from demo"),
         ("Of a pod: its own, and those at the host side of its device", "programs pod/client"),
         ("Of a node, with run statistics, maps and pins", "programs node/n1 -o wide"),
         ("Through a node pod, which sees every attach type", "programs node/n1 --node-access pod"),
         ("Ids alone, for bpftool", "programs node/n1 -o name"),
-        ("Of a capture", "programs pod/client --from demo"),
     ),
 )
 

@@ -21,8 +21,8 @@ it was printed; characters that a terminal would obey are escaped. No cluster
 is contacted: a live run keeps no records, `capture` writes them to a file.""",
     connects=False,
     examples=(
-        ("The record that `path -o wide` calls 43", "show-record 43 --from case.zip"),
-        ("Of a recording that ships with the program", "show-record 43 --from demo:dropped"),
+        ("Of a recorded cluster, what `path -o wide` calls 43", "show-record 43 --from demo"),
+        ("Of a capture", "show-record 43 --from case.zip"),
     ),
 )
 

@@ -16,7 +16,7 @@ from kubectl_ebpfnet.render.text.style import Style
 
 _VERDICTS = {
     Judgement.AS_ASKED: "ok",
-    Judgement.CONTRADICTED: "wrong",
+    Judgement.CONTRADICTED: "MISMATCH",
     Judgement.UNKNOWN: "unknown",
 }
 OUTCOMES = {
@@ -90,11 +90,8 @@ def _health(row: NodeRow) -> str:
 
 
 def _verdict(row: NodeRow) -> str:
-    """Return the row's verdict, in brackets where load-balancers leave the node out."""
-    word = _VERDICTS[row.judgement]
-    if row.how is How.OWN_STACK:
-        return "none"
-    return f"({word})" if row.expected.excluded else word
+    """Return the row's verdict; that of an excluded node, as EXPECTED says, does not count."""
+    return "none" if row.how is How.OWN_STACK else _VERDICTS[row.judgement]
 
 
 def _attempts(row: NodeRow) -> str:
@@ -107,7 +104,7 @@ def _http(row: NodeRow) -> str:
 
 
 COLUMNS: tuple[Column[NodeRow], ...] = (
-    Column("NODE", lambda row: row.node, elastic=True),
+    Column("NODE", lambda row: row.node, elastic=True, least=10),
     Column("READY", _ready, elastic=True),
     Column("EXPECTED", expected, elastic=True),
     Column("GOT", _got, elastic=True),

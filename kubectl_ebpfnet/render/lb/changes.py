@@ -56,5 +56,5 @@ def _state(row: NodeRow) -> str:
         words.append(f"source {row.source.value}")
     words.append(f"{row.endpoints.local}/{row.endpoints.total} ready")
     if row.health is not None:
-        words.append(f"health {row.health.status or 'silent'}")
+        words.append(f"health {row.health.status or 'timeout'}")
     return ", ".join(words)
