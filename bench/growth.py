@@ -50,6 +50,7 @@ from tests.lab.cluster.datapath.syscall_bpf import HASH, LPM_TRIE, LRU_HASH, NO_
 
 RUNS = 3
 ENTRIES, OF_TUPLE, FRONTENDS, PREFIXES, POLICIES = 500_000, 60_000, 10_000, 50_000, 5_000
+OF_PORTS = 20_000
 TIMES, MEGABYTES, LINEAR = 1.5, 60.0, 5.0
 MAP_UPDATE_BATCH = 26
 NODE = NODES[0]
@@ -135,16 +136,19 @@ def conntrack(pod: IPv4Address, now: int) -> Entries:
 
 
 def nat(pod: IPv4Address, now: int) -> Entries:
-    """Both halves of half as many translations."""
+    """Both halves of half as many translations. A destination has no more than one address of a
+    node has ports for (32768 to 65535), and not nearly as many: then the whole map is read."""
     node = IPv4Address(NODE.address)
-    for number, (source, peer, port) in islice(enumerate(tuples()), ENTRIES // 2):
+    for number in range(ENTRIES // 2):
+        source, peer, port = 1024 + number % OF_PORTS, PEER + number // OF_PORTS, PORT
+        new = 32768 + number % OF_PORTS
         head = struct.pack("=QQ16x", now - number % 5000, 0)
         yield (
             peer.packed + pod.packed + struct.pack(">HHBB", port, source, 6, 0),
-            head + node.packed + struct.pack(">H2x", source),
+            head + node.packed + struct.pack(">H2x", new),
         )
         yield (
-            node.packed + peer.packed + struct.pack(">HHBB", source, port, 6, 1),
+            node.packed + peer.packed + struct.pack(">HHBB", new, port, 6, 1),
             head + pod.packed + struct.pack(">H2x", source),
         )
 

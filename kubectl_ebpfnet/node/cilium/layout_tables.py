@@ -61,6 +61,14 @@ def ipcache_key(key: bytes) -> tuple[int, int, int]:
     return key[7], length, int.from_bytes(key[8 : 8 + width // 8], "big") >> (width - length)
 
 
+def ipcache_host_key(address: Address) -> bytes:
+    """Return the key that looks up the longest prefix which holds an address."""
+    bits = _IPCACHE_STATIC + address.max_prefixlen
+    return struct.pack("=IHBB", bits, 0, 0, _FAMILIES[address.version]) + address.packed.ljust(
+        16, b"\0"
+    )
+
+
 def ipcache_keys(addresses: Iterable[Address]) -> Set[tuple[int, int, int]]:
     """Return what `ipcache_key` returns for each prefix that holds one of some addresses."""
     return {

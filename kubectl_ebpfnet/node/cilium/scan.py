@@ -28,8 +28,8 @@ from kubectl_ebpfnet.node.cilium.layout_tuple import IN, NAT_ADDRESS, TupleLayou
 Entry = tuple[bytes, bytes]
 Batch = tuple[Columns, Columns]
 """Keys and values of some entries of a map."""
-ENOUGH = 16384
-"""Entries that tell how many the others are: right within some 2 %."""
+ENOUGH = 8192
+"""Entries that tell how many the others are: right within some 3 %."""
 _BATCH = 4096
 _BUCKETS = frozenset({HASH, LRU_HASH, LRU_PERCPU_HASH})
 _WITH_PORTS = frozenset(bytes((number,)) for number in range(256) if has_ports(number))
@@ -245,7 +245,7 @@ def times_read(table: Map) -> float:
 
 
 def beginning(table: Map) -> tuple[list[Batch], float]:
-    """Return the first 16,384 entries of a map, in batches, and how many times as many it has.
+    """Return the first entries of a map, in batches, and how many times as many it has.
 
     Raises:
         KernelError: the map cannot be read.

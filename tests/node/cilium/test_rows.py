@@ -119,6 +119,36 @@ def test_policy_maps_of_the_endpoints_with_some_addresses(pins: Pins) -> None:
     assert of("10.9.9.9") == ([33], 2)
 
 
+def test_policy_entries_of_the_identities_of_some_addresses(pins: Pins) -> None:
+    pins.make(
+        "cilium_lxc", 20, 48, {endpoint_key("10.0.0.1"): struct.pack("=IHHI36x", 5, 0, 11, 0)}
+    )
+    identities = (0, 1, 2, 255, 256, 777, 778, 70_000, (1 << 24) + 5)
+    key = "=IIBB"
+    entries = {struct.pack(key, 64, n, 0, 6) + b"\0\x50": bytes(12) for n in identities}
+    pins.make("cilium_policy_v2_00011", 12, 12, entries, LPM_TRIE)
+    only = {struct.pack(key, 64, 778, 0, 6) + b"\0\x50": bytes(12)}
+    pins.make("cilium_policy_v2_00033", 12, 12, only, LPM_TRIE)  # of the node itself
+
+    def of(*rows: str) -> tuple[set[tuple[int, int]], int]:
+        found, left_out = answers(policy.entries(request(*rows)))
+        some = {(e.endpoint_id, e.identity) for e in found if isinstance(e, PolicyEntry)}
+        return some, left_out
+
+    every = {(11, n) for n in identities} | {(33, 778)}
+    assert of("10.0.0.1") == (every, 0)  # no ipcache
+    value = "=IIHBB"
+    prefixes = {"10.0.0.1/32": 778, "10.0.0.9/32": 70_000, "1.0.0.0/8": (1 << 24) + 5}
+    table = {ipcache_key(p): struct.pack(value, n, 0, 0, 0, 0) for p, n in prefixes.items()}
+    pins.make("cilium_ipcache", 24, 12, table, LPM_TRIE)
+    reserved = {(11, 0), (11, 1), (11, 2), (11, 255), (33, 778)}
+    assert of("10.0.0.1") == (reserved | {(11, 778)}, 4)
+    assert of("10.0.0.1", "10.0.0.9", "1.1.1.1") == (
+        reserved | {(11, 778), (11, 70_000), (11, (1 << 24) + 5)}, 2)  # fmt: skip
+    # Of a map that has none of them one comes: it is not empty.
+    assert of("10.0.0.9")[0] >= {(33, 778)}
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_prefixes_that_hold_some_addresses(pins: Pins, seed: int) -> None:
     draw = random.Random(seed)

@@ -126,7 +126,9 @@ def _asked(walk: PathBuilder, node: NodeView, at: _Passing) -> bool:
     where: Where = (HopPlace.CILIUM, at.device or node.name, node.name, HopKind.POLICY)
     title = f"{at.direction} policy of node {node.name} (host firewall)"
     endpoint_id = policy_map.host_endpoint(node)
+    remote = policy_map.remote(walk.cluster, node, at.remote, None)
     missing = policy_map.missing(node, endpoint_id, "the host endpoint")
+    missing = missing or policy_map.lacking(node, remote)
     if enabled is None:
         missing = "neither Cilium's status on it nor cilium-config was read, so whether its host " \
             "firewall is on is not known"  # fmt: skip
@@ -136,7 +138,6 @@ def _asked(walk: PathBuilder, node: NodeView, at: _Passing) -> bool:
         else:
             policy_hop.not_read(walk, where, at.packet, title, missing)
         return True
-    remote = policy_map.remote(walk.cluster, node, at.remote, None)
     name = f"the host endpoint {endpoint_id}"
     subject = PolicySubject(where, node, endpoint_id, name, at.direction, remote, at.packet)
     if at.carrier and policy_hop.verdict_of(subject).allowed:

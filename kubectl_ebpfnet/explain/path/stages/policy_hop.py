@@ -51,16 +51,16 @@ def policy_hop(
     Returns:
         Whether the packet goes on.
     """
-    missing = policy_map.missing(node, endpoint_id)
+    flow = packet.flow
+    address = flow.destination if direction == "egress" else flow.source
+    remote = policy_map.remote(walk.cluster, node, address, identity)
+    missing = policy_map.missing(node, endpoint_id) or policy_map.lacking(node, remote)
     if missing or endpoint_id is None:
         where = here.in_cilium(HopKind.POLICY)
         said = policy_names.without_map(walk.cluster, where, packet, direction)
         missing += f"; {said}" if said else ""
         not_read(walk, where, packet, f"{direction} policy", missing)
         return True
-    flow = packet.flow
-    address = flow.destination if direction == "egress" else flow.source
-    remote = policy_map.remote(walk.cluster, node, address, identity)
     where = here.in_cilium(HopKind.POLICY)
     name = f"endpoint {endpoint_id}"
     service, asked = walk.ends.service, None

@@ -7,6 +7,7 @@ bpf/lib/eps.h (an address without an entry in the ipcache has the identity world
 from __future__ import annotations
 
 from collections.abc import Sequence
+from ipaddress import ip_address
 
 from kubectl_ebpfnet.explain.path.policy import Remote
 from kubectl_ebpfnet.explain.views import cite
@@ -25,6 +26,7 @@ from kubectl_ebpfnet.model.path import Evidence
 
 HOST_LABEL = "reserved:host"
 WORLD = 2
+_RESERVED_END = 256
 HOST_CALLS = "cilium_calls_hostns_"
 _STEPS = 2
 """From an entry to its map in JSON: {"EndpointID": …, "Content": [entry, …]}."""
@@ -92,6 +94,21 @@ def _was_asked(node: NodeView, endpoint_id: int) -> bool:
         return True
     asked = any(str(address) in record.line_filter for address in addresses)
     return asked or node.want(q.POLICY_MAPS, addresses[0])
+
+
+def lacking(node: NodeView, remote: Remote) -> str:
+    """Return why a map that was read does not tell about the other end, "" where it does: a node
+    pod sends entries of reserved identities, and of those of the packet's addresses."""
+    record, identity = node[q.POLICY_MAPS].record, remote.identity
+    if record is None or record.place.kind is not PlaceKind.NODE or not record.line_filter:
+        return ""
+    asked = (node.ipcache_of(ip_address(text)) for text in record.line_filter)
+    known = {entry.identity for entry in asked if entry is not None}
+    if identity is not None and (identity < _RESERVED_END or identity in known):
+        return ""
+    if remote.address is None or node.want_all(q.POLICY_MAPS, remote.address):
+        return ""
+    return "the policy map's entries of the other end's identity were not asked for"
 
 
 def _is_empty(node: NodeView, endpoint_id: int) -> bool:
