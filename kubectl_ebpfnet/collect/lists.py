@@ -13,7 +13,7 @@ from kubectl_ebpfnet.errors import NotFound, UsageError
 from kubectl_ebpfnet.explain.flows.peers import of_addresses, of_service
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.in_capture import in_capture
-from kubectl_ebpfnet.explain.views.placed_pod import PlacedPod, placed_pod
+from kubectl_ebpfnet.explain.views.placed import Placed, placed_pod
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.kube import Pod
@@ -67,7 +67,7 @@ class SurveyedPods:
     """
 
     target: str
-    pods: tuple[PlacedPod, ...]
+    pods: tuple[Placed, ...]
     left_out: int
     bundle: Bundle
 
@@ -265,8 +265,8 @@ def _by_name(pod: Pod) -> tuple[str, str]:
     return pod.namespace, pod.name
 
 
-def _placed(pods: Sequence[Pod]) -> tuple[PlacedPod, ...]:
-    return tuple(PlacedPod(p.namespace, p.name, p, p.node, p.addresses) for p in pods)
+def _placed(pods: Sequence[Pod]) -> tuple[Placed, ...]:
+    return tuple(Placed(p.namespace, p.name, p, p.node, p.addresses) for p in pods)
 
 
 def _words(choice: PodChoice, namespace: str) -> str:

@@ -161,7 +161,6 @@ class Frontend:
         flags: the other words in brackets, e.g. {"Local", "two-scopes", "non-routable"}.
         rev_nat: reverse NAT id.
         namespace, name: of the Service, "" where the source does not say.
-        external_policy, internal_policy: `Cluster`, `Local` or "".
         proxy_port: of the node's Envoy that takes the traffic of an `l7-load-balancer`, 0 where
             not said.
         unresolved: slots that name a backend which the backends' map lacks.
@@ -177,8 +176,6 @@ class Frontend:
     backends: tuple[Backend, ...]
     namespace: str = ""
     name: str = ""
-    external_policy: str = ""
-    internal_policy: str = ""
     proxy_port: int = 0
     unresolved: int = 0
     span: Span = field(default=NOWHERE, compare=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from kubectl_ebpfnet.explain.flows.listing import of_node, pod_filters
-from kubectl_ebpfnet.explain.views.placed_pod import PlacedPod
+from kubectl_ebpfnet.explain.views.placed import Placed
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.flows import FlowList
 from kubectl_ebpfnet.model.net import Address
@@ -14,7 +14,7 @@ from kubectl_ebpfnet.model.protocol.questions import FlowFilter
 
 
 def of_pods(
-    pods: Sequence[PlacedPod],
+    pods: Sequence[Placed],
     target: str,
     bundle: Bundle,
     peers: Sequence[FlowFilter] = (FlowFilter(),),

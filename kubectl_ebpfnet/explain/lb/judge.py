@@ -184,7 +184,7 @@ def node_context(
     if request.from_node:
         others = tuple(n for n in others if n.name == request.from_node)
     key = (service.namespace, service.name)
-    ends = tuple(e for e in cluster.kube.endpoints if (e.namespace, e.service) == key)
+    ends = tuple(cluster.index.endpoints_of(*key))
     known = bool(ends) or cluster.api_record("endpointslices", "endpointslice") is not None
     return NodeContext(
         service,

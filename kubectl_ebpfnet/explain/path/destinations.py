@@ -10,12 +10,12 @@ from kubectl_ebpfnet.explain.path import fqdn
 from kubectl_ebpfnet.explain.path.names import look_up, preferred
 from kubectl_ebpfnet.explain.path.no_endpoints import why_none
 from kubectl_ebpfnet.explain.path.resolver import NameAnswer, NameSources
-from kubectl_ebpfnet.explain.path.sender import Sender
+from kubectl_ebpfnet.explain.path.sender import first_lookup_of
 from kubectl_ebpfnet.explain.path.service_address import ServiceAddress
 from kubectl_ebpfnet.explain.path.services import find, sliced_of
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.in_capture import in_capture
-from kubectl_ebpfnet.explain.views.placed_pod import pods_in_capture
+from kubectl_ebpfnet.explain.views.placed import Placed, pods_in_capture
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import CLIENT, pod_place
 from kubectl_ebpfnet.model.kube import Service, ServicePort
@@ -46,7 +46,7 @@ class FarAddress:
     fix: Fix | None = None
 
 
-def far_address(cluster: ClusterView, request: PathRequest, source: Sender) -> FarAddress:
+def far_address(cluster: ClusterView, request: PathRequest, source: Placed) -> FarAddress:
     """Resolve the destination of a request.
 
     Args:
@@ -71,9 +71,8 @@ def far_address(cluster: ClusterView, request: PathRequest, source: Sender) -> F
             raise NotFound("node", name, hint=in_capture("nodes", cluster.node_names, name))
         return _of_family(f"node {name}", node.internal_addresses, request, source)
     if kind == "service":
-        for service in cluster.kube.services:
-            if (service.namespace, service.name) != (request.destination_namespace, name):
-                continue
+        service = cluster.index.service(request.destination_namespace, name)
+        if service is not None:
             if service.external_name:
                 return _of_external_name(cluster, service, request, source)
             return _of_service(cluster, service, request, source)
@@ -131,7 +130,7 @@ def versions_of(request: PathRequest, source: Iterable[Address]) -> set[int]:
 
 
 def _of_family(
-    title: str, addresses: tuple[Address, ...], request: PathRequest, source: Sender
+    title: str, addresses: tuple[Address, ...], request: PathRequest, source: Placed
 ) -> FarAddress:
     """Return the first address of an object whose IP version the packet may have."""
     versions = versions_of(request, source.addresses)
@@ -161,7 +160,7 @@ def _why_none(title: str, addresses: Iterable[Address], versions: set[int]) -> s
 
 
 def _of_service(
-    cluster: ClusterView, service: Service, request: PathRequest, source: Sender
+    cluster: ClusterView, service: Service, request: PathRequest, source: Placed
 ) -> FarAddress:
     port = service_port(service, request)
     if source.outside and service.cluster_addresses:
@@ -170,7 +169,7 @@ def _of_service(
     own = service.cluster_addresses
     address = next((each for each in own if each.version in versions), None)
     if address is not None:
-        at = source.first_lookup(cluster, port.protocol)
+        at = first_lookup_of(cluster, source, port.protocol)
         found = find(cluster, source.node, address, port.port, port.protocol, at)
         return FarAddress(address, port.port, found, request.note)
     title = f"svc {service.namespace}/{service.name}"
@@ -205,7 +204,7 @@ def _of_headless(
 
 
 def _from_outside(
-    cluster: ClusterView, service: Service, port: ServicePort, request: PathRequest, source: Sender
+    cluster: ClusterView, service: Service, port: ServicePort, request: PathRequest, source: Placed
 ) -> FarAddress:
     """Return the address that a client's packet has where it enters: the load-balancer's, an
     external one, the node's own of these first; else the node's, at the node port."""
@@ -225,7 +224,7 @@ def _from_outside(
         has = (*outside, *(node.internal_addresses if node is not None and not outside else ()))
         why = _why_none(title, has, versions) + " for a client outside"
         return FarAddress(None, number, note=why, fix=_other_version(outside, request))
-    at = source.first_lookup(cluster, port.protocol)
+    at = first_lookup_of(cluster, source, port.protocol)
     found = find(cluster, source.node, address, number, port.protocol, at)
     return FarAddress(address, number, found, note)
 
@@ -239,7 +238,7 @@ def external_name(service: Service) -> str:
 
 
 def _of_external_name(
-    cluster: ClusterView, service: Service, request: PathRequest, source: Sender
+    cluster: ClusterView, service: Service, request: PathRequest, source: Placed
 ) -> FarAddress:
     """Return the address of an ExternalName: nothing balances it, and no port is its own."""
     title = f"svc {service.namespace}/{service.name}"
@@ -256,7 +255,7 @@ def _of_external_name(
     return replace(found, note=f"{words}; {found.note}", fix=fix)
 
 
-def _of_name(cluster: ClusterView, request: PathRequest, source: Sender) -> FarAddress:
+def _of_name(cluster: ClusterView, request: PathRequest, source: Placed) -> FarAddress:
     name = request.destination_name or request.destination
     place = pod_place(source.namespace, source.name)
     sources = NameSources(
@@ -286,7 +285,7 @@ def _of_name(cluster: ClusterView, request: PathRequest, source: Sender) -> FarA
     return FarAddress(address, request.port, note=note, name=answer)
 
 
-def _fix(name: str, answer: NameAnswer, source: Sender) -> Fix:
+def _fix(name: str, answer: NameAnswer, source: Placed) -> Fix:
     """Return what to do about a name that was not resolved."""
     pod = f"-n {word(source.namespace)} pod/{word(source.name)}"
     match answer.outcome:

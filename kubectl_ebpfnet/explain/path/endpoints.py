@@ -11,13 +11,14 @@ from kubectl_ebpfnet.explain.path import commands, former_backends
 from kubectl_ebpfnet.explain.path.destinations import far_address, protocol_for
 from kubectl_ebpfnet.explain.path.own_source import own_source
 from kubectl_ebpfnet.explain.path.resolver import NameAnswer
-from kubectl_ebpfnet.explain.path.sender import Sender, sender_of
+from kubectl_ebpfnet.explain.path.sender import as_target, first_lookup_of, sender_of
 from kubectl_ebpfnet.explain.path.service_address import ServiceAddress
 from kubectl_ebpfnet.explain.path.services import find
 from kubectl_ebpfnet.explain.path.special import of_address
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.explain.views.placed import Placed
 from kubectl_ebpfnet.model.cilium import DatapathConfig, Endpoint
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.net import Address, Flow, has_ports
@@ -109,7 +110,7 @@ def resolve(cluster: ClusterView, request: PathRequest, entry: str = "") -> Path
     version = destination.version if destination is not None else request.ip_version or 4
     source = next((a for a in sender.addresses if a.version == version), None)
     problem, fix, findings = _obstacle(cluster, request, sender, source, destination, version)
-    source_target = sender.target(request, source)
+    source_target = as_target(sender, request, source)
     unresolved = problem or source is None or destination is None
     # Why a destination that does not run has no address is the problem itself.
     note = "" if unresolved and not (problem and destination) else far.note
@@ -126,7 +127,7 @@ def resolve(cluster: ClusterView, request: PathRequest, entry: str = "") -> Path
     service = far.service
     # A node's address without a port is the node itself, not the only Service with a node port.
     if service is None and not (port is None and destination in cluster.node_addresses):
-        at = sender.first_lookup(cluster, request.protocol)
+        at = first_lookup_of(cluster, sender, request.protocol)
         service = find(cluster, sender.node, destination, port, request.protocol, at)
     if service is not None and port is None:
         destination_target = replace(destination_target, port=service.port)
@@ -150,7 +151,7 @@ def resolve(cluster: ClusterView, request: PathRequest, entry: str = "") -> Path
 def _with_flows(
     cluster: ClusterView,
     request: PathRequest,
-    sender: Sender,
+    sender: Placed,
     source_target: Target,
     destination_target: Target,
     source: Address,
@@ -283,16 +284,13 @@ def _endpoint(cluster: ClusterView, source: Target, address: Address) -> Endpoin
     found = cluster.node(source.node).endpoint_of(address) if source.node else None
     if found is not None:
         return found
-    for endpoint, _ in cluster.kube.cilium_endpoints:
-        if (endpoint.namespace, endpoint.pod) == (source.namespace, source.name):
-            return endpoint
-    return None
+    return cluster.index.cilium_endpoint(source.namespace, source.name)
 
 
 def _obstacle(
     cluster: ClusterView,
     request: PathRequest,
-    sender: Sender,
+    sender: Placed,
     source: Address | None,
     destination: Address | None,
     version: int,

@@ -78,14 +78,14 @@ def ways_in(cluster: ClusterView, request: PathRequest) -> WaysIn:
 def service_of(cluster: ClusterView, request: PathRequest) -> Service | None:
     """Return the Service that a request is for, by its name or its address; None for another
     destination."""
-    services, named = cluster.kube.services, request.destination_kind == "service"
-    key = (request.destination_namespace, request.destination_name)
     address = request.destination_address
     if address is None:
-        return next((s for s in services if named and (s.namespace, s.name) == key), None)
+        named = request.destination_kind == "service"
+        namespace, name = request.destination_namespace, request.destination_name
+        return cluster.index.service(namespace, name) if named else None
     if cluster.node_of(address) or cluster.pod_with(address) is not None:
         return None
-    return next((s for s in services if address in s.addresses), None)
+    return next(iter(cluster.index.services_with(address)), None)
 
 
 def service_outside(cluster: ClusterView, request: PathRequest) -> Service | None:
@@ -204,18 +204,13 @@ def _is_checked(service: Service) -> bool:
 
 def _with_endpoints(cluster: ClusterView, service: Service) -> set[str]:
     """Return the nodes that have endpoints of a Service which take connections."""
-    return {
-        end.node
-        for end in cluster.kube.endpoints
-        if (end.namespace, end.service) == (service.namespace, service.name)
-        and (end.ready or end.serving)
-    }
+    ends = cluster.index.endpoints_of(service.namespace, service.name)
+    return {end.node for end in ends if end.ready or end.serving}
 
 
 def _to_endpoint(cluster: ClusterView, service: Service, version: int) -> WaysIn:
     """Return the node of the endpoint of a headless Service that a client is taken to ask."""
-    for end in cluster.kube.endpoints:
-        same = (end.namespace, end.service) == (service.namespace, service.name)
-        if same and end.ready and end.node and end.address.version == version:
+    for end in cluster.index.endpoints_of(service.namespace, service.name):
+        if end.ready and end.node and end.address.version == version:
             return _by(end.node, "the node of an endpoint: the Service is headless")
     return WaysIn()

@@ -6,13 +6,13 @@ sock4_skip_xlate).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from enum import StrEnum
 
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model.cilium import HOST, REMOTE_NODE, Frontend
 from kubectl_ebpfnet.model.dataclass import dataclass
+from kubectl_ebpfnet.model.fact import Fact
 from kubectl_ebpfnet.model.net import TCP, UDP, Address
 
 _NODES = frozenset({HOST, REMOTE_NODE, 7})
@@ -66,9 +66,9 @@ class Search:
     protocol: int
     at: Lookup
 
-    def among(self, frontends: Iterable[Frontend]) -> Frontend | None:
-        """Return the frontend that the place finds and translates."""
-        offered = self._offered(frontends)
+    def among(self, table: Fact[Frontend]) -> Frontend | None:
+        """Return the frontend of a table that the place finds and translates."""
+        offered = self._offered(table)
         exact = [f for f in offered if f.address == self.address and not self._skipped(f)]
         hits = exact or [f for f in offered if f.address.is_unspecified and self._by_wildcard(f)]
         if self.port is None and len({f.port for f in hits}) != 1:
@@ -78,17 +78,18 @@ class Search:
             hits = [f for f in hits if not f.internal]
         return max(hits, key=lambda f: (f.internal, f.protocol is not None), default=None)
 
-    def passed_over(self, frontends: Iterable[Frontend]) -> Frontend | None:
-        """Return the frontend that the place finds and leaves alone."""
-        offered = self._offered(frontends)
+    def passed_over(self, table: Fact[Frontend]) -> Frontend | None:
+        """Return the frontend of a table that the place finds and leaves alone."""
+        offered = self._offered(table)
         return next((f for f in offered if f.address == self.address and self._skipped(f)), None)
 
-    def _offered(self, frontends: Iterable[Frontend]) -> list[Frontend]:
+    def _offered(self, table: Fact[Frontend]) -> list[Frontend]:
+        every = self.port is None
+        at_port = self.node[table].facts if every else self.node.having(table, self.port, "port")
         return [
             f
-            for f in frontends
+            for f in at_port
             if f.port
-            and self.port in (None, f.port)
             and f.protocol in (None, self.protocol)
             and f.address.version == self.address.version
         ]

@@ -109,7 +109,5 @@ def findings_of(query: Path) -> tuple[Finding, ...]:
 
 
 def _service(cluster: ClusterView, server: Address) -> tuple[str, str] | None:
-    for service in cluster.kube.services:
-        if server in service.addresses:
-            return service.namespace, service.name
-    return None
+    service = next(iter(cluster.index.services_with(server)), None)
+    return (service.namespace, service.name) if service is not None else None

@@ -14,7 +14,7 @@ from typing import TypeVar
 from kubectl_ebpfnet.errors import role_file
 from kubectl_ebpfnet.explain.path.destinations import far_address
 from kubectl_ebpfnet.explain.path.entrance import WaysIn, ways_in
-from kubectl_ebpfnet.explain.path.sender import sender_of
+from kubectl_ebpfnet.explain.path.sender import as_target, sender_of
 from kubectl_ebpfnet.explain.path.stages import reply_nat
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
@@ -119,7 +119,7 @@ def _by_nobody(cluster: ClusterView, request: PathRequest, ways: WaysIn) -> Path
     )  # fmt: skip
     problem = ways.problem or far.note or "no node is known by which it enters the cluster"
     return Path(
-        source=sender.target(request, request.source_address),
+        source=as_target(sender, request, request.source_address),
         destination=target,
         protocol=request.protocol,
         verdict=Verdict.UNKNOWN,

@@ -8,71 +8,40 @@ from kubectl_ebpfnet.errors import NotFound, UsageError
 from kubectl_ebpfnet.explain.path.frontend_lookup import Lookup, first_lookup
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.in_capture import in_capture
-from kubectl_ebpfnet.explain.views.placed_pod import placed_pod
-from kubectl_ebpfnet.model.dataclass import dataclass
-from kubectl_ebpfnet.model.kube import Pod
+from kubectl_ebpfnet.explain.views.placed import Placed, placed_pod
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import PathRequest, Target
 from kubectl_ebpfnet.model.shell import word
 
 
-@dataclass(frozen=True, slots=True)
-class Sender:
-    """The source of a request, as it was found.
+def first_lookup_of(cluster: ClusterView, sender: Placed, protocol: int) -> Lookup:
+    """Return where the destination of a sender's packet is looked up first.
 
-    Attributes:
-        kind: `pod`, `node` or `address`.
-        namespace, name: of the object, "" for a client outside.
-        pod: None for others than pods, and where it is not recorded.
-        node: the node that its packets meet first: its own, or the one by which a client outside
-            enters; "" when not known.
-        addresses: its own, of both IP versions.
-        note: how it was found, one sentence; "" when there is nothing to say.
+    Args:
+        cluster: the bundle's indexes.
+        sender: of the packet.
+        protocol: IANA number.
     """
-
-    kind: str
-    namespace: str
-    name: str
-    pod: Pod | None
-    node: str
-    addresses: tuple[Address, ...]
-    note: str = ""
-
-    @property
-    def host_network(self) -> bool:
-        """Whether it sends from its node's own network namespace."""
-        return self.kind == "node" or (self.pod is not None and self.pod.host_network)
-
-    @property
-    def outside(self) -> bool:
-        """Whether it is outside of the cluster."""
-        return self.kind == "address"
-
-    def first_lookup(self, cluster: ClusterView, protocol: int) -> Lookup:
-        """Return where its packet's destination is looked up first.
-
-        Args:
-            cluster: the bundle's indexes.
-            protocol: IANA number.
-        """
-        if self.outside:
-            return Lookup.DEVICE
-        return first_lookup(cluster.node(self.node), self.host_network, protocol)
-
-    def target(self, request: PathRequest, address: Address | None) -> Target:
-        """Return the end of the path: the node of a client outside is none of it.
-
-        Args:
-            request: has its words.
-            address: the one that it sends from.
-        """
-        node = "" if self.outside else self.node
-        return Target(
-            request.source, self.kind, self.namespace, self.name, address, None, node, self.note
-        )
+    if sender.outside:
+        return Lookup.DEVICE
+    return first_lookup(cluster.node(sender.node), sender.host_network, protocol)
 
 
-def sender_of(cluster: ClusterView, request: PathRequest, entry: str = "") -> Sender:
+def as_target(sender: Placed, request: PathRequest, address: Address | None) -> Target:
+    """Return a sender as the end of a path: the node of a client outside is none of it.
+
+    Args:
+        sender: of the packet.
+        request: has its words.
+        address: the one that it sends from.
+    """
+    node = "" if sender.outside else sender.node
+    return Target(
+        request.source, sender.kind, sender.namespace, sender.name, address, None, node, sender.note
+    )
+
+
+def sender_of(cluster: ClusterView, request: PathRequest, entry: str = "") -> Placed:
     """Find who sends the packet of a request.
 
     Args:
@@ -87,19 +56,16 @@ def sender_of(cluster: ClusterView, request: PathRequest, entry: str = "") -> Se
     name = request.source_name
     if request.source_address is not None:
         check_outside(cluster, request.source_address)
-        return Sender("address", "", "", None, entry, (request.source_address,))
+        return Placed("address", "", "", None, entry, (request.source_address,))
     if request.source_kind == "node":
         node = cluster.kube_node(name)
         if node is None and name not in cluster.node_names:
             raise NotFound("node", name, hint=in_capture("nodes", cluster.node_names, name))
         if node is not None:
-            return Sender("node", "", name, None, name, node.internal_addresses)
+            return Placed("node", "", name, None, name, node.internal_addresses)
         own = sorted(cluster.node(name).own_addresses, key=str)
-        return Sender("node", "", name, None, name, tuple(own), "its Node object is not recorded")
-    found = placed_pod(cluster, request.source_namespace, request.source_kind, name)
-    return Sender(
-        "pod", found.namespace, found.name, found.pod, found.node, found.addresses, found.note
-    )
+        return Placed("node", "", name, None, name, tuple(own), "its Node object is not recorded")
+    return placed_pod(cluster, request.source_namespace, request.source_kind, name)
 
 
 def from_its_pod(cluster: ClusterView, request: PathRequest) -> PathRequest:
@@ -138,8 +104,7 @@ def check_outside(cluster: ClusterView, address: Address) -> None:
     elif node := cluster.owner_of(address):
         who, hint = f"node {node}", f"path node/{node} …"
     else:
-        owners = (s for s in cluster.kube.services if address in s.addresses)
-        service = next(owners, None)
+        service = next(iter(cluster.index.services_with(address)), None)
         if service is None:
             _check_prefixes(cluster, address)
             return

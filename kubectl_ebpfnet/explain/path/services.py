@@ -43,7 +43,7 @@ def find(
     node = cluster.node(node_name)
     node.want(q.LB_MAP, address)
     search = Search(cluster, node, address, port, protocol, at)
-    listed, mapped = (search.among(node[table].facts) for table in (q.SERVICES, q.LB_MAP))
+    listed, mapped = map(search.among, (q.SERVICES, q.LB_MAP))
     owner = _owner(cluster, address, port, protocol)
     # The datapath has what its map has: a frontend of the agent's list alone is not translated.
     record = node[q.LB_MAP].record
@@ -54,7 +54,7 @@ def find(
         return None
     if frontend is None:
         assert owner is not None
-        over = search.passed_over(node[q.LB_MAP].facts)
+        over = search.passed_over(q.LB_MAP)
         found = _of_kubernetes(search, *owner)
         return found if over is None else _left_alone(node, found, over)
     found = replace(_of_cilium(search, listed, mapped), in_cilium=not unmapped)
@@ -97,22 +97,15 @@ def _of_cilium(search: Search, listed: Frontend | None, mapped: Frontend | None)
         flags=frontend.flags,
         proxy_port=frontend.proxy_port,
         unresolved=frontend.unresolved,
-        slotted=_slotted(node),
-        by_protocol=any(f.protocol is not None for f in node[q.LB_MAP].facts),
+        slotted=node.lb_slotted,
+        by_protocol=node.lb_by_protocol,
     )
 
 
 def _health_check_of(cluster: ClusterView, found: ServiceAddress) -> Service | None:
     """Return the Service whose health check, which the agent answers, a frontend is."""
-    return next(
-        (
-            service
-            for service in cluster.kube.services
-            if service.health_check_node_port == found.port
-            and found.address in service.ingress_addresses
-        ),
-        None,
-    )
+    checked = cluster.index.health_checked_at(found.port)
+    return next((each for each in checked if found.address in each.ingress_addresses), None)
 
 
 def _left_alone(node: NodeView, found: ServiceAddress, over: Frontend) -> ServiceAddress:
@@ -140,12 +133,6 @@ def _torn(node: NodeView, mapped: Frontend | None) -> str:
     rows = node.having(q.LB_MAP, (mapped.address, mapped.port), "address", "port")
     torn = any(not row.type and row.backends for row in rows)
     return "rows of its address in Cilium's map have no frontend" if torn else ""
-
-
-def _slotted(node: NodeView) -> bool | None:
-    """Tell whether the map's rows have slots: those of Cilium up to 1.11 have none."""
-    backends = [b for f in node[q.LB_MAP].facts for b in f.backends]
-    return any(b.slot for b in backends) if backends else None
 
 
 def _of_kubernetes(search: Search, service: Service, port: ServicePort) -> ServiceAddress:
@@ -177,16 +164,15 @@ def _of_kubernetes(search: Search, service: Service, port: ServicePort) -> Servi
 def _owner(
     cluster: ClusterView, address: Address, port: int | None, protocol: int
 ) -> tuple[Service, ServicePort] | None:
-    for service in cluster.kube.services:
-        outside = (*service.external_addresses, *service.ingress_addresses)
-        virtual = address in (*service.cluster_addresses, *outside)
+    on_node = address in cluster.node_addresses
+    for service in cluster.index.services_at(address, port or 0 if on_node else 0):
+        virtual = address in service.addresses
         for service_port in service.ports:
             if service_port.protocol != protocol:
                 continue
             only = port is None and len(service.ports) == 1
             if virtual and (port == service_port.port or only):
                 return service, service_port
-            on_node = address in cluster.node_addresses
             if on_node and service_port.node_port and port == service_port.node_port:
                 return service, service_port
     return None
@@ -203,11 +189,7 @@ def sliced_of(
         port: of it.
         version: of IP.
     """
-    own = [
-        end
-        for end in cluster.kube.endpoints
-        if (end.namespace, end.service) == (service.namespace, service.name)
-    ]
+    own = cluster.index.endpoints_of(service.namespace, service.name)
     label = f"kubernetes.io/service-name={service.name}"
     if not own and lists.read(cluster, "endpointslices", service.namespace, label) is None:
         return None

@@ -62,7 +62,7 @@ def _names(cluster: ClusterView, flows: Iterable[Flow]) -> dict[str, list[Addres
     for address in {end for flow in flows for end in (flow.source, flow.destination)}:
         pod = cluster.pod_with(address)
         named = [f"{pod.namespace}/{pod.name}"] if pod is not None else []
-        for service in cluster.kube.services:
+        for service in cluster.index.services_with(address):
             if address in service.cluster_addresses:
                 named.append(f"{service.namespace}/{service.name}")
         for name in named:

@@ -81,7 +81,7 @@ def _link_local(address: Address) -> Special:
 def _nobodys(cluster: ClusterView, address: Address) -> Special:
     """Return what is known of an address in the Service range that no Service has."""
     services = cluster.kube.services
-    if any(address in service.addresses for service in services):
+    if cluster.index.services_with(address):
         return Special()  # of a Service, at a port that it does not have
     listed = next((r for r in map(partial(cluster.bundle.record, API), _LISTS) if r), None)
     if listed is None or not listed.ok:

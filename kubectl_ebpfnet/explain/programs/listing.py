@@ -17,7 +17,7 @@ from kubectl_ebpfnet.explain.views.answer import Answer
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.netns import PodNetns
 from kubectl_ebpfnet.explain.views.node import NodeView
-from kubectl_ebpfnet.explain.views.placed_pod import PlacedPod, placed_pod
+from kubectl_ebpfnet.explain.views.placed import Placed, placed_pod
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.evidence import LIVE, Bundle
 from kubectl_ebpfnet.model.kernel import Attachment, Link
@@ -83,7 +83,7 @@ def of_pod(namespace: str, name: str, bundle: Bundle) -> ProgramList:
     return ProgramList(where, node.name, programs, tuple(missing), _asked(node), owners)
 
 
-def of_pods(pods: Sequence[PlacedPod], target: str, bundle: Bundle) -> ProgramList:
+def of_pods(pods: Sequence[Placed], target: str, bundle: Bundle) -> ProgramList:
     """List the programs that act on several pods, pod by pod.
 
     Args:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import cached_property
 
 from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.explain.views.kube_index import KubeIndex
 from kubectl_ebpfnet.explain.views.netns import Netns, PodNetns
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
@@ -42,6 +43,11 @@ class ClusterView:
         for _, found in self._api_facts:
             merged = merged.merged(found)
         return merged
+
+    @cached_property
+    def index(self) -> KubeIndex:
+        """The Kubernetes objects by what they are looked up by."""
+        return KubeIndex(self.kube)
 
     def node(self, name: str) -> NodeView:
         """Return the view of a node; of an unknown node, every answer says what is missing."""

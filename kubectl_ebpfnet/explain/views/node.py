@@ -272,6 +272,18 @@ class NodeView(Netns):
         )
         return frozenset(own)
 
+    @cached_property
+    def lb_slotted(self) -> bool | None:
+        """Whether the rows of Cilium's load-balancing map have slots: those of Cilium up to 1.11
+        have none. None where no row has a backend."""
+        slots = {bool(b.slot) for f in self[q.LB_MAP].facts for b in f.backends}
+        return True in slots if slots else None
+
+    @cached_property
+    def lb_by_protocol(self) -> bool:
+        """Whether the rows of Cilium's load-balancing map have a protocol."""
+        return any(frontend.protocol is not None for frontend in self[q.LB_MAP].facts)
+
     def ipcache_of(self, address: Address) -> IpcacheEntry | None:
         """Return the ipcache entry with the longest prefix that holds the address; None without
         one, and where its rows were not asked for."""

@@ -180,8 +180,6 @@ def _frontend(frontend: FrontendKey, rows: _FrontendSlots) -> Frontend:
         flags=words,
         rev_nat=rows.rev_nat,
         backends=tuple(sorted(rows.backends, key=lambda backend: backend.slot)),
-        external_policy="Local" if "Local" in words else "",
-        internal_policy="Local" if "InternalLocal" in words else "",
         proxy_port=rows.proxy_port,
         unresolved=rows.unresolved,
     )

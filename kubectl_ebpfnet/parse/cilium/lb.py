@@ -134,8 +134,6 @@ def _frontend(rows: _FrontendRows) -> Frontend:
         flags=frozenset(word for word in rows.flags if word != kind),
         rev_nat=rows.rev_nat,
         backends=tuple(sorted(rows.backends, key=lambda backend: backend.slot)),
-        external_policy="Local" if "Local" in rows.flags else "",
-        internal_policy="Local" if "InternalLocal" in rows.flags else "",
         proxy_port=rows.proxy_port,
         unresolved=rows.unresolved,
         span=rows.span,
@@ -156,13 +154,14 @@ def _service(item: Any, span: Span) -> Frontend:
         raise ParseError(SERVICE_LIST, 0, "a service without a frontend address")
     flags = js.dig(realized, "flags")
     external = js.text(flags, "extTrafficPolicy") or js.text(flags, "trafficPolicy")
+    local = (("Local", external), ("InternalLocal", js.text(flags, "intTrafficPolicy")))
     return Frontend(
         address=address,
         port=_port(js.number(frontend_address, "port")),
         protocol=_protocol(js.text(frontend_address, "protocol")),
         internal=js.text(frontend_address, "scope") == "internal",
         type=js.text(flags, "type"),
-        flags=frozenset({"Local"} if external == "Local" else ()),
+        flags=frozenset(word for word, policy in local if policy == "Local"),
         rev_nat=js.number(realized, "id") or 0,
         backends=tuple(
             backend
@@ -171,8 +170,6 @@ def _service(item: Any, span: Span) -> Frontend:
         ),
         namespace=js.text(flags, "namespace"),
         name=js.text(flags, "name"),
-        external_policy=external,
-        internal_policy=js.text(flags, "intTrafficPolicy"),
         span=span,
     )
 

@@ -161,7 +161,7 @@ def test_services_with_protocols_states_and_ipv6(pins: Pins) -> None:
     assert [b.state for one in found[:2] for b in one.backends] == [
         "terminating", "quarantined", "maintenance",
     ]  # fmt: skip
-    assert (found[0].internal_policy, found[1].type) == ("Local", "")
+    assert ("InternalLocal" in found[0].flags, found[1].type) == (True, "")
 
 
 def test_services_without_their_backends_are_not_guessed(pins: Pins) -> None:

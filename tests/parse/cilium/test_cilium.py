@@ -6,6 +6,7 @@ cilium-facts 2; those were not printed by a run and say so here.
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from json import loads
@@ -193,8 +194,24 @@ def test_the_recorded_services() -> None:
     backend = Backend(ip_address("10.244.0.135"), 8080, TCP, "active")
     assert [replace(b, node="", id=0) for b in web.backends] == [backend]
     local = found["10.111.111.129", 80, False]
-    assert (local.type, local.external_policy) == ("LoadBalancer", "Local")
+    assert (local.type, local.flags) == ("LoadBalancer", {"Local"})
     assert found["10.111.111.129", 80, True].internal
+
+
+@pytest.mark.parametrize(
+    ("policies", "flags"),
+    [
+        ({"extTrafficPolicy": "Cluster", "intTrafficPolicy": "Local"}, {"InternalLocal"}),
+        ({"extTrafficPolicy": "Local", "intTrafficPolicy": "Cluster"}, {"Local"}),
+        ({"trafficPolicy": "Local"}, {"Local"}),
+    ],
+)
+def test_traffic_policies_of_the_agents_list_are_flags_as_the_maps(
+    policies: dict[str, str], flags: set[str]
+) -> None:
+    spec = {"frontend-address": {"ip": "10.96.0.1", "port": 80}, "flags": policies}
+    (found,) = lb.services(json.dumps([{"spec": spec}]).encode())
+    assert found.flags == flags
 
 
 @pytest.mark.parametrize(

@@ -148,8 +148,7 @@ def frontends(protocol: int | None, slots: bool) -> set[Frontend]:
         Frontend(ip_address("10.96.0.1"), 443, protocol, False, "ClusterIP", inner, 1,
                  (backend("10.0.0.2", 8443, 1),)),
         Frontend(ip_address("192.0.2.7"), 80, protocol, True, "LoadBalancer", frozenset({"Local"}),
-                 2, (backend("10.0.0.7", 8080, 1), backend("10.0.0.8", 8080, 2)),
-                 external_policy="Local"),
+                 2, (backend("10.0.0.7", 8080, 1), backend("10.0.0.8", 8080, 2))),
         Frontend(ip_address("fd00::a"), 443, protocol, False, "ClusterIP", inner, 3,
                  (backend("fd00::2", 8443, 1),)),
     }  # fmt: skip

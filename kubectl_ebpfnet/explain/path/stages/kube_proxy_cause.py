@@ -173,7 +173,7 @@ def _no_frontend(walk: PathBuilder, node: str, flow: Flow, why: Refused) -> Reme
     asked = f"{flow.destination_port}/{protocol_name(flow.protocol)}"
     fix = Fix("Ask a port that a Service has.", "kubectl get services -A")
     wanted = (flow.destination_port, flow.protocol)
-    for service in walk.cluster.kube.services:
+    for service in walk.cluster.index.services_with(flow.destination):
         if flow.destination in service.cluster_addresses:
             offered = ", ".join(f"{p.port}/{protocol_name(p.protocol)}" for p in service.ports)
             name = f"{service.namespace}/{service.name}"

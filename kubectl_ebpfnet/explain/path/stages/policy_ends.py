@@ -84,8 +84,8 @@ def _described(
         return agents.namespace, agents.pod, agents.labels
     own = cluster.kube_node(node.name)
     addresses = own.internal_addresses if own else ()
-    for endpoint, at in cluster.kube.cilium_endpoints:
-        if endpoint.id == endpoint_id and (at in addresses or not addresses) and endpoint.labels:
+    for endpoint, at in cluster.index.cilium_endpoints_numbered(endpoint_id):
+        if (at in addresses or not addresses) and endpoint.labels:
             return endpoint.namespace, endpoint.pod, endpoint.labels
     for row in node.having(q.ENDPOINT_MAP, endpoint_id, "endpoint_id"):
         pod = cluster.pod_with(row.address)
@@ -146,10 +146,8 @@ def at_address(cluster: ClusterView, address: Address) -> Party:
     """Return an end by its address alone, where no agent says its identity."""
     pod = cluster.pod_with(address)
     if pod is not None:
-        labels = next(
-            (one.labels for one, _ in cluster.kube.cilium_endpoints
-             if (one.namespace, one.pod) == (pod.namespace, pod.name)), (),
-        )  # fmt: skip
+        known = cluster.index.cilium_endpoint(pod.namespace, pod.name)
+        labels = known.labels if known is not None else ()
         why = f"the labels of pod {pod.namespace}/{pod.name} were not read"
         why += _denied(cluster, "ciliumendpoints", pod.namespace)
         open_ = frozenset() if labels else frozenset({"*"})
@@ -212,7 +210,7 @@ def around(cluster: ClusterView) -> Surroundings:
     groups = cluster.kube.cidr_groups if _listed(cluster, "ciliumcidrgroups") else None
 
     def behind(namespace: str, name: str) -> frozenset[Address] | None:
-        ends = [e for e in cluster.kube.endpoints if (e.namespace, e.service) == (namespace, name)]
+        ends = cluster.index.endpoints_of(namespace, name)
         return frozenset(end.address for end in ends) or None
 
     known = cluster.settings_record is not None

@@ -168,9 +168,7 @@ def _no_such_port(walk: PathBuilder, here: PacketState) -> bool:
     node.want(q.LB_MAP, flow.destination)
     # Cilium's row of port 0: what no row of a port matches goes nowhere (since 1.19).
     closed = node.having(q.LB_MAP, (flow.destination, 0), "address", "port")
-    for service in walk.cluster.kube.services:
-        if flow.destination not in service.addresses:
-            continue
+    for service in walk.cluster.index.services_with(flow.destination):
         asked = protocol_name(flow.protocol)
         port = f"port {flow.destination_port}/{asked}" if flow.destination_port else asked
         offered = ", ".join(f"{p.port}/{protocol_name(p.protocol)}" for p in service.ports)

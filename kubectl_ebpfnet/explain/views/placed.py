@@ -1,4 +1,5 @@
-"""A pod of a bundle by its name: one way to find it, for every command that reads one.
+"""Who sends, and where it is; a pod of a bundle by its name: one way to find it, for every command
+that reads one.
 
 A capture that somebody made by hand may have a pod's outputs and no Pod object: then its addresses
 are those of its own devices, and its node is the only one of the capture.
@@ -16,17 +17,20 @@ from kubectl_ebpfnet.model.net import Address
 
 
 @dataclass(frozen=True, slots=True)
-class PlacedPod:
-    """A pod, and where it is.
+class Placed:
+    """A pod, a node or a client outside, and where it is.
 
     Attributes:
-        namespace, name: of the pod; for a workload, of the pod that stands for it.
-        pod: its object, None where it is not recorded.
-        node: name of its node, "" when not known.
+        kind: `pod`, `node` or `address`.
+        namespace, name: of the object, "" for a client outside; for a workload, of the pod that
+            stands for it.
+        pod: its object, None for others than pods, and where it is not recorded.
+        node: name of its node, or of the one by which a client outside enters; "" when not known.
         addresses: its own, of both IP versions.
         note: how it was found, one sentence; "" when there is nothing to say.
     """
 
+    kind: str
     namespace: str
     name: str
     pod: Pod | None
@@ -36,11 +40,16 @@ class PlacedPod:
 
     @property
     def host_network(self) -> bool:
-        """Whether it shares its node's network namespace."""
-        return self.pod is not None and self.pod.host_network
+        """Whether it is in its node's own network namespace."""
+        return self.kind == "node" or (self.pod is not None and self.pod.host_network)
+
+    @property
+    def outside(self) -> bool:
+        """Whether it is outside of the cluster."""
+        return self.kind == "address"
 
 
-def placed_pod(cluster: ClusterView, namespace: str, kind: str, name: str) -> PlacedPod:
+def placed_pod(cluster: ClusterView, namespace: str, kind: str, name: str) -> Placed:
     """Find a pod, or a pod of a workload.
 
     Args:
@@ -64,15 +73,15 @@ def placed_pod(cluster: ClusterView, namespace: str, kind: str, name: str) -> Pl
             )
         best = min(pods, key=lambda pod: (not pod.ready, pod.name))
         note = f"one of {len(pods)} pods of {kind} {name}"
-        return PlacedPod(namespace, best.name, best, best.node, best.addresses, note)
+        return Placed("pod", namespace, best.name, best, best.node, best.addresses, note)
     pod = cluster.pod(namespace, name)
     if pod is not None:
-        return PlacedPod(namespace, name, pod, pod.node, pod.addresses)
+        return Placed("pod", namespace, name, pod, pod.node, pod.addresses)
     if not cluster.bundle.at(pod_place(namespace, name)):
         raise NotFound("pod", name, namespace, hint=pods_in_capture(cluster, namespace, name))
     addresses = cluster.pod_netns(namespace, name).own_addresses
     note = "its Pod object is not recorded"
-    return PlacedPod(namespace, name, None, cluster.only_node, addresses, note)
+    return Placed("pod", namespace, name, None, cluster.only_node, addresses, note)
 
 
 def pods_in_capture(cluster: ClusterView, namespace: str, name: str) -> str:
