@@ -266,7 +266,7 @@ def _by_name(pod: Pod) -> tuple[str, str]:
 
 
 def _placed(pods: Sequence[Pod]) -> tuple[Placed, ...]:
-    return tuple(Placed(p.namespace, p.name, p, p.node, p.addresses) for p in pods)
+    return tuple(Placed("pod", p.namespace, p.name, p, p.node, p.addresses) for p in pods)
 
 
 def _words(choice: PodChoice, namespace: str) -> str:

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_ebpfnet.explain.policy import text
-from kubectl_ebpfnet.explain.policy.evaluate import Enforcement, Traffic, evaluate
+from kubectl_ebpfnet.explain.policy.evaluate import Enforcement, evaluate
 from kubectl_ebpfnet.explain.policy.party import Party
 from kubectl_ebpfnet.explain.policy.peers import Surroundings
+from kubectl_ebpfnet.explain.policy.ports import Traffic
 from kubectl_ebpfnet.parse import kube, policies
 
 WORDS = (

@@ -9,6 +9,7 @@ from kubectl_ebpfnet.explain.path.frontend_lookup import Lookup, first_lookup
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.in_capture import in_capture
 from kubectl_ebpfnet.explain.views.placed import Placed, placed_pod
+from kubectl_ebpfnet.model.kube import Pod
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import PathRequest, Target
 from kubectl_ebpfnet.model.shell import word

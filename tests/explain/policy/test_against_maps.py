@@ -17,8 +17,9 @@ from kubectl_ebpfnet.capture.open import open_bundle
 from kubectl_ebpfnet.capture.redact.text import redact
 from kubectl_ebpfnet.explain.path import policy
 from kubectl_ebpfnet.explain.path.stages import policy_ends, policy_map
-from kubectl_ebpfnet.explain.policy.evaluate import Traffic, evaluate
+from kubectl_ebpfnet.explain.policy.evaluate import evaluate
 from kubectl_ebpfnet.explain.policy.party import Party
+from kubectl_ebpfnet.explain.policy.ports import Traffic
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q

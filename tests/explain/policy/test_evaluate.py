@@ -13,14 +13,10 @@ from typing import Any
 import pytest
 
 from kubectl_ebpfnet.explain.policy import text
-from kubectl_ebpfnet.explain.policy.evaluate import (
-    Enforcement,
-    PolicyAnswer,
-    Traffic,
-    evaluate,
-)
+from kubectl_ebpfnet.explain.policy.evaluate import Enforcement, PolicyAnswer, evaluate
 from kubectl_ebpfnet.explain.policy.party import Party
 from kubectl_ebpfnet.explain.policy.peers import Surroundings
+from kubectl_ebpfnet.explain.policy.ports import Traffic
 from kubectl_ebpfnet.model.kube import ContainerPort
 from kubectl_ebpfnet.model.policy import CidrGroup, Policy
 from kubectl_ebpfnet.parse import policies
@@ -463,6 +459,10 @@ def test_settings_that_were_not_read() -> None:
     nobody = netpol({"podSelector": {}})
     assert said([nobody], CLIENT, enforcement=Enforcement(mode="never")).allowed
     assert said([nobody], CLIENT, enforcement=Enforcement(kubernetes=False)).allowed
+    assert said([nobody], CLIENT, enforcement=Enforcement(mode="")).allowed is None  # or "never"
+    denied = cnp({"endpointSelector": {}, "ingressDeny": [{"fromEntities": ["all"]}]})
+    assert said([denied], CLIENT).allowed is False
+    assert said([denied], CLIENT, enforcement=Enforcement(mode="")).allowed is None
 
 
 def test_what_is_not_understood_is_undecided() -> None:

@@ -129,7 +129,9 @@ def decided(walk: PathBuilder, subject: PolicySubject, doubt: str = "") -> bool:
         verdict = policy.PolicyVerdict(None, None, reason)
         policy_outcome.undecided(walk, subject, verdict, evidence, named)
         return True
-    policy_outcome.denied(
+    from kubectl_ebpfnet.explain.path.stages import policy_denied  # most packets may pass
+
+    policy_denied.denied(
         walk, subject, verdict, evidence, named, audit_read=audit.on is not None, behind=behind
     )
     return False

@@ -15,8 +15,9 @@ from kubectl_ebpfnet.explain.path.stages import policy_ends, policy_lacking, pol
 from kubectl_ebpfnet.explain.path.stages import policy_words as words
 from kubectl_ebpfnet.explain.path.stages.policy_subject import PolicySubject
 from kubectl_ebpfnet.explain.path.state import Where
-from kubectl_ebpfnet.explain.policy.evaluate import PolicyAnswer, RuleAnswer, Traffic, evaluate
+from kubectl_ebpfnet.explain.policy.evaluate import PolicyAnswer, RuleAnswer, evaluate
 from kubectl_ebpfnet.explain.policy.party import Party
+from kubectl_ebpfnet.explain.policy.ports import Traffic
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import PolicyEntry
