@@ -7,15 +7,15 @@ from ipaddress import ip_address
 
 from kubectl_ebpfnet.explain.flows.attempt import newest, untracked
 from kubectl_ebpfnet.explain.flows.match import FlowQuery, tracked_flows
-from kubectl_ebpfnet.explain.path import commands, former_backends
+from kubectl_ebpfnet.explain.path import former_backends
 from kubectl_ebpfnet.explain.path.destinations import far_address, protocol_for
+from kubectl_ebpfnet.explain.path.obstacles import obstacle
 from kubectl_ebpfnet.explain.path.own_source import own_source
 from kubectl_ebpfnet.explain.path.resolver import NameAnswer
 from kubectl_ebpfnet.explain.path.sender import as_target, first_lookup_of, sender_of
 from kubectl_ebpfnet.explain.path.service_address import ServiceAddress
 from kubectl_ebpfnet.explain.path.services import find
 from kubectl_ebpfnet.explain.path.special import of_address
-from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.explain.views.placed import Placed
@@ -27,7 +27,6 @@ from kubectl_ebpfnet.model.path import (
     Finding,
     Fix,
     PathRequest,
-    Severity,
     Target,
     TrackedFlow,
 )
@@ -109,7 +108,7 @@ def resolve(cluster: ClusterView, request: PathRequest, entry: str = "") -> Path
     request = replace(request, protocol=protocol_for(request, destination))
     version = destination.version if destination is not None else request.ip_version or 4
     source = next((a for a in sender.addresses if a.version == version), None)
-    problem, fix, findings = _obstacle(cluster, request, sender, source, destination, version)
+    problem, fix, findings = obstacle(cluster, request, sender, source, destination, version)
     source_target = as_target(sender, request, source)
     unresolved = problem or source is None or destination is None
     # Why a destination that does not run has no address is the problem itself.
@@ -285,38 +284,3 @@ def _endpoint(cluster: ClusterView, source: Target, address: Address) -> Endpoin
     if found is not None:
         return found
     return cluster.index.cilium_endpoint(source.namespace, source.name)
-
-
-def _obstacle(
-    cluster: ClusterView,
-    request: PathRequest,
-    sender: Placed,
-    source: Address | None,
-    destination: Address | None,
-    version: int,
-) -> tuple[str, Fix | None, tuple[Finding, ...]]:
-    """Return why no walk is possible ("" where it is), what to do about it, and findings."""
-    far_pod = None
-    if request.destination_kind == "pod":
-        far_pod = cluster.pod(request.destination_namespace, request.destination_name)
-    for role, pod in (("source", sender.pod), ("destination", far_pod)):
-        if pod is not None and (pod.phase in ("Succeeded", "Failed") or not pod.addresses):
-            why = f": {pod.reason}" if pod.reason else ""
-            state = pod.phase or "without an address"
-            title = f"{role} pod {pod.namespace}/{pod.name} is {state}{why}"
-            command = commands.describe_pod(pod.namespace, pod.name)
-            detail = (
-                "It has no network namespace that a packet could leave or reach. "
-                f"`{command}` tells why."
-            )
-            record = cluster.api_record("pods", "pod")
-            finding = Finding(Severity.ERROR, title, detail, cite.whole(record))
-            return title, Fix("See why the pod does not run.", command), (finding,)
-    if source is None and destination is not None:
-        have = f"no IPv{version} address" if sender.addresses else "no address"
-        who = {"pod": "source pod", "address": "client"}.get(sender.kind, "source node")
-        fix = Fix(
-            f"Ask for a destination of the {who}'s IP version; -4 and -6 choose one of a name."
-        )
-        return f"the {who} has {have}", fix, ()
-    return "", None, ()

@@ -16,7 +16,7 @@ import pytest
 from kubectl_ebpfnet.capture.open import open_bundle
 from kubectl_ebpfnet.capture.redact.text import redact
 from kubectl_ebpfnet.explain.path import policy
-from kubectl_ebpfnet.explain.path.stages import policy_ends, policy_map
+from kubectl_ebpfnet.explain.path.stages import policy_ends, policy_map, policy_settings
 from kubectl_ebpfnet.explain.policy.evaluate import evaluate
 from kubectl_ebpfnet.explain.policy.party import Party
 from kubectl_ebpfnet.explain.policy.ports import Traffic
@@ -60,7 +60,7 @@ def compared(view: ClusterView) -> tuple[Counter[tuple[bool | None, bool | None]
         for endpoint in node[q.ENDPOINTS].facts:
             entries = policy_map.entries(node, endpoint.id)
             own = policy_ends.subject(view, node, endpoint.id)
-            settings = policy_ends.enforcement(view, own)
+            settings = policy_settings.enforcement(view, own)
             for identity in node[q.IDENTITIES].facts:
                 if identity.id in UNBOUND:
                     continue
@@ -73,7 +73,7 @@ def compared(view: ClusterView) -> tuple[Counter[tuple[bool | None, bool | None]
                         )
                         said = evaluate(
                             view.kube.network_policies, own, other, direction,
-                            Traffic(protocol, port, ()), policy_ends.around(view), settings,
+                            Traffic(protocol, port, ()), policy_settings.around(view), settings,
                         )  # fmt: skip
                         counts[by_map.allowed, said.allowed] += 1
                         if said.allowed is not None and said.allowed is not by_map.allowed:

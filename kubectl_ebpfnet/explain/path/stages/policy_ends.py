@@ -1,23 +1,19 @@
-"""The ends of a packet, and the policies about them, as a bundle has them: what
-`explain/policy/evaluate.py` takes.
+"""The ends of a packet, as a bundle has them: what `explain/policy/evaluate.py` takes.
 
 The labels of an identity are read where they are: in the agent's list of endpoints, the
 CiliumEndpoint of the pod, the CiliumIdentity; those of reserved identities are known. An address
 outside of the cluster is matched by rules itself: a rule's prefix is in the ipcache, so the
 identity of the address is that of this prefix or of a longer one.
 
-Sources: Cilium pkg/identity/numericidentity.go, pkg/policy, pkg/option/config.go (defaults).
+Sources: Cilium pkg/identity/numericidentity.go, pkg/policy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from kubectl_ebpfnet.explain.path.policy import WORLD_IDENTITIES, Remote
 from kubectl_ebpfnet.explain.path.stages import policy_map
-from kubectl_ebpfnet.explain.policy.evaluate import Enforcement
+from kubectl_ebpfnet.explain.path.stages.policy_settings import denied, setting
 from kubectl_ebpfnet.explain.policy.party import Party
-from kubectl_ebpfnet.explain.policy.peers import Surroundings
 from kubectl_ebpfnet.explain.views import lists
 from kubectl_ebpfnet.explain.views.cluster import (
     NODE_IDENTITIES,
@@ -27,26 +23,16 @@ from kubectl_ebpfnet.explain.views.cluster import (
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import HOST, RESERVED_IDENTITIES
-from kubectl_ebpfnet.model.evidence import API, Record
 from kubectl_ebpfnet.model.kube import Node
 from kubectl_ebpfnet.model.net import Address
 
 KUBE_APISERVER = 7
-_WIDER = frozenset({"kube-apiserver", "cluster"})
-_ELSEWHERE = {
-    "static-cnp-path": "policies in the agents' files (static-cnp-path) are not in the API",
-    "enable-k8s-cluster-network-policy": "ClusterNetworkPolicies are not followed",
-}
-"""Settings by which agents have policies besides those that are read here."""
 _OPEN_OUTSIDE = frozenset(
     {"reserved:kube-apiserver", "reserved:world-ipv4", "reserved:world-ipv6", "reserved:ingress",
      "fqdn:", "cidr:", "cidrgroup:"}
 )  # fmt: skip
 """Labels that an address outside of the cluster may have besides."""
 _NODES = "reserved:host", "reserved:remote-node"
-
-
-# --- labels ---------------------------------------------------------------------------------------
 
 
 def subject(cluster: ClusterView, node: NodeView, endpoint_id: int) -> Party:
@@ -63,7 +49,7 @@ def subject(cluster: ClusterView, node: NodeView, endpoint_id: int) -> Party:
     pod = cluster.pod(namespace, name)
     if labels:
         return Party(frozenset(labels), ports=pod.ports if pod else None, namespace=namespace)
-    why = f"the labels of endpoint {endpoint_id} were not read{_denied(cluster, 'ciliumendpoints')}"
+    why = f"the labels of endpoint {endpoint_id} were not read{denied(cluster, 'ciliumendpoints')}"
     return Party(frozenset(), frozenset({"*"}), why, namespace=namespace)
 
 
@@ -108,7 +94,7 @@ def _host(cluster: ClusterView, node: NodeView, endpoint_id: int) -> Party:
         return Party(frozenset(agents.labels))
     own = cluster.kube_node(node.name)
     if own is None:
-        why = f"the labels of node {node.name} were not read{_denied(cluster, 'nodes')}"
+        why = f"the labels of node {node.name} were not read{denied(cluster, 'nodes')}"
         return Party(frozenset({"reserved:host"}), frozenset({"k8s:"}), why)
     sure = {f"k8s:{key}={value}" for key, value in own.labels if "kubernetes.io" not in key}
     open_ = {f"k8s:{key}" for key, _ in own.labels if "kubernetes.io" in key}
@@ -138,7 +124,7 @@ def remote(cluster: ClusterView, node: NodeView, other: Remote) -> Party:
         return Party(labels, address=address, outside=False, ports=pod.ports if pod else None)
     where = pod.namespace if pod is not None else ""
     why = f"the labels of identity {identity} were not read"
-    why += _denied(cluster, "ciliumendpoints", where) or _denied(cluster, "ciliumidentities")
+    why += denied(cluster, "ciliumendpoints", where) or denied(cluster, "ciliumidentities")
     return Party(frozenset(), frozenset({"*"}), why, address, False)
 
 
@@ -149,7 +135,7 @@ def at_address(cluster: ClusterView, address: Address) -> Party:
         known = cluster.index.cilium_endpoint(pod.namespace, pod.name)
         labels = known.labels if known is not None else ()
         why = f"the labels of pod {pod.namespace}/{pod.name} were not read"
-        why += _denied(cluster, "ciliumendpoints", pod.namespace)
+        why += denied(cluster, "ciliumendpoints", pod.namespace)
         open_ = frozenset() if labels else frozenset({"*"})
         return Party(frozenset(labels), open_, why, address, False, pod.ports, pod.namespace)
     why = f"which identity {address} has was not read"
@@ -186,7 +172,7 @@ def _reserved(
     why = f"whether the API server is on {node.name} is in the agent's identities alone"
     if labels & set(_NODES):
         own = _node_with(cluster, node, identity, address)
-        by_label = _setting(cluster, "enable-node-selector-labels") == "true"
+        by_label = setting(cluster, "enable-node-selector-labels") == "true"
         if own is None or (identity not in REMOTE_NODE_IDENTITIES and not by_label):
             open_ |= {"node:"} if by_label or identity in REMOTE_NODE_IDENTITIES else set()
         else:
@@ -200,101 +186,3 @@ def _node_with(
     if identity == HOST:
         return cluster.kube_node(node.name)
     return cluster.kube_node(cluster.node_of(address)) if address is not None else None
-
-
-# --- settings and objects -------------------------------------------------------------------------
-
-
-def around(cluster: ClusterView) -> Surroundings:
-    """Return what rules depend on besides the ends."""
-    groups = cluster.kube.cidr_groups if _listed(cluster, "ciliumcidrgroups") else None
-
-    def behind(namespace: str, name: str) -> frozenset[Address] | None:
-        ends = cluster.index.endpoints_of(namespace, name)
-        return frozenset(end.address for end in ends) or None
-
-    known = cluster.settings_record is not None
-    match_nodes = "nodes" in _setting(cluster, "policy-cidr-match-mode")
-    local = {"true": True, "false": False}.get(_setting(cluster, "policy-default-local-cluster"))
-    return Surroundings(
-        _setting(cluster, "cluster-name") or ("default" if known else ""),
-        groups,
-        _why_not(cluster, "ciliumcidrgroups"),
-        behind,
-        match_nodes if known else None,
-        local,
-        _WIDER if _setting(cluster, "policy-entity-selectors") not in ("", "{}") else frozenset(),
-    )
-
-
-def enforcement(cluster: ClusterView, party: Party) -> Enforcement:
-    """Return Cilium's settings about policies, and which policies may be missing.
-
-    Args:
-        cluster: has the settings and the records of the API server.
-        party: the endpoint.
-    """
-    known = cluster.settings_record is not None
-    localhost = _setting(cluster, "allow-localhost")
-    return Enforcement(
-        mode=_setting(cluster, "enable-policy").lower() or ("default" if known else ""),
-        kubernetes=_setting(cluster, "enable-k8s-networkpolicy") != "false",
-        allow_localhost=localhost != "policy" if known else None,
-        unread=tuple(_unread(cluster, party)),
-    )
-
-
-def _setting(cluster: ClusterView, key: str) -> str:
-    for _, name, data in cluster.kube.config_maps:
-        if name == "cilium-config":
-            return dict(data).get(key, "")
-    return ""
-
-
-def _unread(cluster: ClusterView, party: Party) -> Iterator[str]:
-    for setting, why in _ELSEWHERE.items():
-        if _setting(cluster, setting) not in ("", "false"):
-            yield why
-    kinds = [("ciliumclusterwidenetworkpolicies", "")]
-    if not party.has("reserved", "host").matches:
-        kinds += [("networkpolicies", party.namespace), ("ciliumnetworkpolicies", party.namespace)]
-    for resource, namespace in kinds:
-        if not _listed(cluster, resource, namespace):
-            where = f" of namespace {namespace}" if namespace else ""
-            why = _denied(cluster, resource, namespace) or _failed(cluster, resource, namespace)
-            what = f"{resource}{where}"
-            yield f"{what} were not read{why}" if why else f"the records have no list of {what}"
-
-
-def _listed(cluster: ClusterView, resource: str, namespace: str = "") -> bool:
-    """Tell whether all objects of a kind, in a namespace, are in the bundle, be it none: the API
-    server may not have the kind."""
-    return lists.read(cluster, resource, namespace) is not None or any(
-        map(_not_served, lists.records_of(cluster, resource, namespace))
-    )
-
-
-def _not_served(record: Record) -> bool:
-    return record.error.startswith('resource "')
-
-
-def _why_not(cluster: ClusterView, resource: str) -> str:
-    return (_denied(cluster, resource) or _failed(cluster, resource)).lstrip(": ") or (
-        "the records have no list of them"
-    )  # fmt: skip
-
-
-def _denied(cluster: ClusterView, resource: str, namespace: str = "") -> str:
-    """Return `: this user may not list pods in namespace shop`, "" where that is not so."""
-    for record in cluster.bundle.at(API):
-        of_it = not namespace or namespace in record.argv or "-A" in record.argv
-        if record.argv[:2] == ("get", resource) and record.denied and of_it:
-            return f": this user may not {record.denied}"
-    return ""
-
-
-def _failed(cluster: ClusterView, resource: str, namespace: str = "") -> str:
-    for record in lists.records_of(cluster, resource, namespace):
-        if not record.ok and record.error:
-            return f": {record.error}"
-    return ""

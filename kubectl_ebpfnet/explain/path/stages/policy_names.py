@@ -11,7 +11,12 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from kubectl_ebpfnet.explain.path.policy import PolicyVerdict, Remote
-from kubectl_ebpfnet.explain.path.stages import policy_ends, policy_lacking, policy_map
+from kubectl_ebpfnet.explain.path.stages import (
+    policy_ends,
+    policy_lacking,
+    policy_map,
+    policy_settings,
+)
 from kubectl_ebpfnet.explain.path.stages import policy_words as words
 from kubectl_ebpfnet.explain.path.stages.policy_subject import PolicySubject
 from kubectl_ebpfnet.explain.path.state import Where
@@ -133,8 +138,8 @@ def _said(cluster: ClusterView, subject: PolicySubject, own: Party, other: Party
         other,
         subject.direction,
         traffic,
-        policy_ends.around(cluster),
-        policy_ends.enforcement(cluster, own),
+        policy_settings.around(cluster),
+        policy_settings.enforcement(cluster, own),
     )
 
 
