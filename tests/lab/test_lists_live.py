@@ -88,9 +88,11 @@ def test_flows_of_a_pod(our_lab: Lab, access: str) -> None:
         service = our_lab.get("service", "web")["spec"]["clusterIP"]
         our_lab.run(pod, *FETCH, f"http://{service}/")
         mine = address(our_lab, pod)
-        found = document(our_lab, "flows", f"pod/{pod}", access=access)
-        narrowed = document(our_lab, "flows", f"pod/{pod}", "--to", f"{service}:80", access=access)
-        nothing = document(our_lab, "flows", f"pod/{pod}", "--protocol", "icmp", access=access)
+        whose = ("flows", f"pod/{pod}", "--all")  # the fetches are over
+        found = document(our_lab, *whose, access=access)
+        narrowed = document(our_lab, *whose, "--to", f"{service}:80", access=access)
+        by_name = document(our_lab, *whose, "--to", "svc/web", access=access)
+        nothing = document(our_lab, *whose, "--protocol", "icmp", access=access)
     assert found["missing"] == []
     assert {item["flow"]["source"] for item in found["items"]} == {mine}
     by_end = {item["flow"]["destination"]: item for item in found["items"]}
@@ -103,7 +105,20 @@ def test_flows_of_a_pod(our_lab: Lab, access: str) -> None:
         our_lab, our_lab.get("pods", "-l", "app=web")["items"][0]["metadata"]["name"]
     )
     assert [item["flow"] for item in narrowed["items"]] == [balanced["flow"]]
+    assert [item["flow"] for item in by_name["items"]] == [balanced["flow"]]
     assert nothing["items"] == []
+
+
+@pytest.mark.side_by_side
+@pytest.mark.parametrize("access", ACCESS)
+def test_pods_by_their_label(our_lab: Lab, access: str) -> None:
+    names = [each["metadata"]["name"] for each in our_lab.get("pods", "-l", "app=web")["items"]]
+    found = document(our_lab, "programs", "-l", "app=web", access=access)
+    assert {item["pod"] for item in found["items"]} == set(names)
+    assert {item["namespace"] for item in found["items"]} == {"default"}
+    assert document(our_lab, "flows", "-l", "app=web", "--all", access=access)["target"] == (
+        "pods in namespace default with app=web"
+    )
 
 
 def test_watching_ends_with_an_interrupt_and_leaves_no_node_pod(
@@ -117,7 +132,7 @@ def test_watching_ends_with_an_interrupt_and_leaves_no_node_pod(
     with subprocess.Popen(argv, stdout=theirs, stderr=errors, env=our_lab.env()) as process:
         os.close(theirs)
         said, deadline = b"", time.monotonic() + 60
-        while said.count(b"Flows of pod default/client") < 3:
+        while said.count(b"\x1b[H") < 3:
             assert time.monotonic() < deadline, said
             if select.select([ours], [], [], 1)[0]:
                 said += os.read(ours, 65536)

@@ -10,6 +10,8 @@ from kubectl_ebpfnet.render.output.go_text import printed
 from kubectl_ebpfnet.render.output.jsonpath import JsonPath, relaxed
 from kubectl_ebpfnet.render.text.style import escape
 
+_LEAST, _GAP = 6, 3
+
 
 def parse_columns(template: str) -> list[tuple[str, JsonPath]]:
     """Return the headers and the paths of a template; that of a file has them in two lines.
@@ -58,5 +60,6 @@ def custom_table(template: str, items: Iterable[Any], *, headers: bool) -> str:
         rows.append([escape(",".join(map(printed, values)) or "<none>") for values in found])
     if not rows:
         return ""
-    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
-    return "".join("   ".join(map(str.ljust, row, widths)).rstrip() + "\n" for row in rows)
+    # As kubectl's tabwriter: three spaces, and at least six characters a column.
+    widths = [max(*map(len, cells), _LEAST - _GAP) + _GAP for cells in zip(*rows, strict=True)]
+    return "".join("".join(map(str.ljust, row, widths)).rstrip() + "\n" for row in rows)
