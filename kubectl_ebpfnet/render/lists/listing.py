@@ -19,7 +19,7 @@ from kubectl_ebpfnet.model.protocol import codec
 from kubectl_ebpfnet.render.output.formats import DOCUMENTS, LISTS, document_text, output_format
 from kubectl_ebpfnet.render.text.captured import captured
 from kubectl_ebpfnet.render.text.columns import columns
-from kubectl_ebpfnet.render.text.evidence import proof
+from kubectl_ebpfnet.render.text.evidence import Proofs
 from kubectl_ebpfnet.render.text.style import escape
 from kubectl_ebpfnet.render.text.view import View
 from kubectl_ebpfnet.render.text.wrap import hanging, wrap
@@ -199,13 +199,13 @@ def _rows(
         ]
     lines = columns([column.header for column, _ in table], rows)
     heights = [1, *(max(cell.count("\n") for cell in cells) + 1 for cells in rows)]
-    blocks = _blocks(lines, heights)
+    blocks, proofs = _blocks(lines, heights), Proofs(bundle, view)
     for at, block in enumerate(blocks[1:]):
         for column, texts in below:
             if texts[at] != "-":
                 block += _whole_words(f"{column.below}{texts[at]}", view.width)
         if view.evidence:
-            block += proof(listing.evidence(listing.rows[at]), bundle, "    ")
+            block += proofs.lines(listing.evidence(listing.rows[at]), "    ")
     return [line for block in blocks[0 if headers else 1 :] for line in block]
 
 

@@ -17,9 +17,9 @@ from kubectl_ebpfnet.render.path.headline import (
     presumed,
     verdict_lines,
 )
-from kubectl_ebpfnet.render.path.proofs import Proofs
 from kubectl_ebpfnet.render.path.tracked import flow_lines, table_lines
 from kubectl_ebpfnet.render.path.way import LEGEND, Line, Way
+from kubectl_ebpfnet.render.text.evidence import Proofs
 from kubectl_ebpfnet.render.text.style import Style
 from kubectl_ebpfnet.render.text.view import View
 from kubectl_ebpfnet.render.text.wrap import hanging

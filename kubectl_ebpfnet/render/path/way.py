@@ -14,7 +14,7 @@ from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.path import Hop, HopKind, HopPlace, Packet
 from kubectl_ebpfnet.render.path import phrases
 from kubectl_ebpfnet.render.path.frames import WORDS, mark
-from kubectl_ebpfnet.render.path.proofs import Proofs
+from kubectl_ebpfnet.render.text.evidence import Proofs
 from kubectl_ebpfnet.render.text.style import Style
 from kubectl_ebpfnet.render.text.view import View
 from kubectl_ebpfnet.render.text.wrap import wrap

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-_SEAMS = "/.-:,_=@"
-"""Characters after which a name that is longer than a line may be wrapped."""
+import re
+
+_SEAM = re.compile(r"[/,_=@-]|[.:](?![0-9a-fA-F:])")
+"""After which a name that is longer than a line may be wrapped: not inside an address."""
+_IN_ADDRESS = re.compile("[.:]")
 
 _LEAST, _STEP = 16, 4
 """Columns that text needs beside its label; the indent of text that stands below it."""
@@ -41,9 +44,14 @@ def wrap(text: str, width: int) -> list[str]:
 
 
 def _seam(word: str, width: int) -> int:
-    best = max(word.rfind(seam, 0, width) for seam in _SEAMS) + 1
-    # A seam in the first third would leave the line almost empty: then break the name anywhere.
-    return best if best > width // 3 else width
+    """Return where to cut a word: outside of addresses, else inside of one, else anywhere. A seam
+    in the first third would leave the line almost empty."""
+    for seam in (_SEAM, _IN_ADDRESS):
+        ends = (found.end() for found in seam.finditer(word[: width + 1]))
+        best = max((end for end in ends if end <= width), default=0)
+        if best > width // 3:
+            return best
+    return width
 
 
 def hanging(label: str, text: str, width: int, indent: int = 0) -> list[str]:

@@ -81,9 +81,9 @@ node2
                      node2)
                  102  {"flow":{"time":"2026-11-30T04:24:13.911501664Z","uuid":
                       "71e935e9-0cac-4239-8523-fadc4cc76e77","verdict":
-                      "DROPPED","drop_reason":133,"ethernet":{"source":"e6:1d:
-                      45:2b:55:34","destination":"be:41:ac:61:67:18"},"IP":
-                      {"source":"10.44.0.180","destination":"1.1.1.1",
+                      "DROPPED","drop_reason":133,"ethernet":{"source":
+                      "e6:1d:45:2b:55:34","destination":"be:41:ac:61:67:18"},
+                      "IP":{"source":"10.44.0.180","destination":"1.1.1.1",
                       "ipVersion":"IPv4"},"l4":{"TCP":{"source_port":51278,
                       "destination_port":7777,"flags":{"SYN":true}}},"source":
                       {"ID":210,"identity":5574,"cl

@@ -119,11 +119,11 @@ node2
                  79  {"flow":{"time":"2026-11-30T04:23:52.999069681Z","uuid":
                      "32801517-ef39-4c1f-9bcd-0971ea5d488a","verdict":
                      "FORWARDED","ethernet":{"source":"e6:1d:45:2b:55:34",
-                     "destination":"be:41:ac:61:67:18"},"IP":{"source":"10.44.0.
-                     180","destination":"10.44.1.71","ipVersion":"IPv4"},"l4":
-                     {"TCP":{"source_port":42670,"destination_port":8080,
-                     "flags":{"FIN":true,"ACK":true}}},"source":{"ID":210,
-                     "identity":5574,"clus
+                     "destination":"be:41:ac:61:67:18"},"IP":{"source":
+                     "10.44.0.180","destination":"10.44.1.71","ipVersion":
+                     "IPv4"},"l4":{"TCP":{"source_port":42670,"destination_
+                     port":8080,"flags":{"FIN":true,"ACK":true}}},"source":
+                     {"ID":210,"identity":5574,"clus
  ~ route       outer packet: 172.31.7.0/24 dev eth0
                [36] $ ip -j route show table all   (cilium-agent on node2)
                  {"dst": "172.31.7.0/24", "dev": "eth0", "protocol": "kernel",

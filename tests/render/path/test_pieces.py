@@ -56,6 +56,8 @@ def test_colour(mode, stream, environ, coloured):
         ("", 5, [""]),
         ("abcdefgh", 3, ["abc", "def", "gh"]),
         ("kube-system/cilium-x7k2p", 14, ["kube-system/", "cilium-x7k2p"]),
+        ('{"dst":"10.244.1.160:36768"}', 18, ['{"dst":', '"10.244.1.160:', '36768"}']),
+        ("ns-a/name-b/10.244.1.160:36768", 20, ["ns-a/name-b/", "10.244.1.160:36768"]),
         ("a verylongwordindeed b", 8, ["a", "verylong", "wordinde", "ed b"]),
     ],
 )
@@ -98,7 +100,7 @@ def test_proof_quotes_the_bundle_where_the_evidence_does_not():
     record = Record(0, agent_place("n1"), ("cat", "/proc/net/route"), 0, InMemory(data))
     bundle = bundle_of([record])
     assert proof([Evidence(1, (2, 11))], bundle, "  ") == [
-        "  $ cat /proc/net/route   (cilium-agent on n1, exit code 0)",
+        "  [1] $ cat /proc/net/route   (cilium-agent on n1)",
         "     2  second  line",
         "    11  first",
     ]
