@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kubectl_ebpfnet.cli.flags import GlobalFlags
 from kubectl_ebpfnet.cli.terminal import Progress
 from kubectl_ebpfnet.errors import UsageError
 from kubectl_ebpfnet.model.evidence import Bundle
-from kubectl_ebpfnet.model.request import Further, PathRequest
 
 if TYPE_CHECKING:
     from kubectl_ebpfnet.cluster.client.session import Session
     from kubectl_ebpfnet.collect.ask.access import NodeAccess
     from kubectl_ebpfnet.collect.lists import ListReader
-    from kubectl_ebpfnet.model.path import Path
-
-RequestOf = Callable[[str], PathRequest]
-"""Namespace of the run → the request."""
 
 
 @contextlib.contextmanager
@@ -37,90 +31,6 @@ def connect(global_flags: GlobalFlags, progress: Progress) -> Iterator[tuple[Ses
     progress.show("connecting")
     with Session.open(options) as session:
         yield session, access
-
-
-Look = Callable[[RequestOf], "tuple[Path, Bundle]"]
-"""Asks and explains once; raises EbpfnetError."""
-
-
-def gather(
-    request_of: RequestOf,
-    capture: str,
-    global_flags: GlobalFlags,
-    timeout: float | None,
-    progress: Progress,
-    preload: Sequence[str] = (),
-) -> tuple[Path, Bundle]:
-    """Read what `path` needs, and explain it; return the path and the bundle.
-
-    Args:
-        request_of: makes the request from the namespace of the run.
-        capture, global_flags, timeout, progress, preload: as of `open_paths`.
-
-    Raises:
-        EbpfnetError: the capture or the cluster cannot be read.
-    """
-    with open_paths(capture, global_flags, timeout, progress, preload) as look:
-        return look(request_of)
-
-
-@contextlib.contextmanager
-def open_paths(
-    capture: str,
-    global_flags: GlobalFlags,
-    timeout: float | None,
-    progress: Progress,
-    preload: Sequence[str] = (),
-) -> Iterator[Look]:
-    """Give what answers questions of `path`, one after the other; node pods serve all of them.
-
-    Args:
-        capture: file of --from, `demo` for the built-in capture, "" for the live cluster.
-        global_flags: kubectl's flags and node access.
-        timeout: seconds to wait for answers to one question, None for no limit.
-        progress: shows the current step and warnings.
-        preload: modules to import while places answer.
-
-    Raises:
-        EbpfnetError: the capture or the cluster cannot be read.
-    """
-    paths: list[Path] = []
-
-    def further(request: PathRequest, bundle: Bundle) -> Further:
-        from kubectl_ebpfnet.explain.path.walk import explained
-
-        progress.show("explaining")
-        path, more = explained(request, bundle)
-        paths[:] = [path]
-        return more
-
-    if capture:
-        bundle = open_capture(capture)
-        namespace = global_flags.namespace or "default"
-
-        def read(request_of: RequestOf) -> tuple[Path, Bundle]:
-            further(request_of(namespace), bundle)
-            return paths[0], bundle
-
-        yield read
-        return
-    with connect(global_flags, progress) as (session, access):
-        from kubectl_ebpfnet.collect.gatherer import Gatherer
-        from kubectl_ebpfnet.collect.path import look
-
-        with Gatherer(session, access, warn=progress.warn, progress=progress.show) as gatherer:
-
-            def asked(request_of: RequestOf) -> tuple[Path, Bundle]:
-                gatherer.restart(timeout)
-                _, bundle = look(
-                    gatherer,
-                    request_of(session.namespace),
-                    meanwhile=lambda: _import(preload),
-                    further=further,
-                )
-                return paths[0], bundle
-
-            yield asked
 
 
 @contextlib.contextmanager
@@ -147,14 +57,6 @@ def open_reader(
         Gatherer(session, access, warn=progress.warn, progress=progress.show) as gatherer,
     ):
         yield LiveLists(gatherer, timeout)
-
-
-def _import(modules: Sequence[str]) -> None:
-    """Import modules while places answer."""
-    # The code that needs the module imports it again, and raises the error there.
-    with contextlib.suppress(Exception):
-        for module in modules:
-            importlib.import_module(module)
 
 
 def open_capture(capture: str) -> Bundle:

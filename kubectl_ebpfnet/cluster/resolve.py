@@ -46,6 +46,25 @@ def find_pod(api: Api, kind: str, name: str, namespace: str, warn: Warn) -> Pod:
     return _pod_of_workload(api, workload, f"{kind}/{name}", namespace, warn)
 
 
+def find_pods(api: Api, kind: str, name: str, namespace: str, selector: str = "") -> list[Pod]:
+    """Return the pods of a workload, or those with labels, whatever their state.
+
+    Args:
+        api: the API server.
+        kind, name: of the workload, "" where `selector` chooses.
+        namespace: namespace of the pods.
+        selector: of their labels.
+
+    Raises: as find_pod.
+    """
+    if kind:
+        with _hint_added(api, kind, name, namespace):
+            workload = api.workload(f"{kind}s", namespace, name)
+        selector = selector_text(js.dig(workload, "spec", "selector"))
+    found = api.pods(namespace, label_selector=selector) if selector else []
+    return [kube.pod(each) for each in found]
+
+
 def find_service(api: Api, name: str, namespace: str) -> Service:
     """Return a Service. Raises as find_pod."""
     with _hint_added(api, "service", name, namespace):

@@ -11,6 +11,7 @@ from kubectl_ebpfnet.model.net import Address, Flow
 from kubectl_ebpfnet.model.request import PathRequest as PathRequest
 
 SCHEMA = "ebpfnet.dev/path/v2"
+SEVERAL_SCHEMA = "ebpfnet.dev/paths/v1"
 
 NOW = 60.0
 """Seconds before its record was read within which a packet counts as seen "now"."""

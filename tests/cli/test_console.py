@@ -25,7 +25,7 @@ from tests.cli.console import PROGRAM, SECONDS, environment, run, run_process
         ("pth", "unknown command 'pth' for 'kubectl ebpfnet'\nhint: did you mean `kubectl ebp"),
         ("zzz", "unknown command 'zzz'"),
         ("--nope", "unknown flag: --nope"),
-        ("path", "SOURCE is missing\nSee 'kubectl ebpfnet path --help' for usage."),
+        ("path", "SOURCE is missing\nhint: e.g. path pod/client 1.1.1.1:80"),
         ("path pod/x", "DESTINATION is missing"),
         ("path pod/x 1.1.1.1 more", "unexpected argument: more\nSee 'kubectl ebpfnet path --h"),
         ("path pod/x pod/y 80/udp 1", "unexpected argument: 80/udp\nhint: a port is written with"),

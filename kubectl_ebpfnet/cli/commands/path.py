@@ -6,12 +6,9 @@ from typing import Annotated
 
 from typer import Option
 
-from kubectl_ebpfnet.cli import arguments, flags
+from kubectl_ebpfnet.cli import flags, path_arguments
 from kubectl_ebpfnet.cli.help import CommandText
-from kubectl_ebpfnet.cli.sources import open_paths
-from kubectl_ebpfnet.cli.terminal import Progress, ascii_only, color, emit, reading_width
-from kubectl_ebpfnet.render.path.formats import MODULES, NAMES, checked, render
-from kubectl_ebpfnet.render.text.view import View
+from kubectl_ebpfnet.render.path.formats import NAMES
 
 TEXT = CommandText(
     usage="SOURCE DESTINATION[:PORT][/PROTOCOL] [flags]",
@@ -39,6 +36,7 @@ Exit codes: 0 delivered, reachable or leaves, 1 error, 2 usage, 3 dropped,
         ("The same with the lines that prove each hop", "path pod/client 1.1.1.1:80 -v"),
         ("Does DNS get out? For a script", "path pod/client 10.0.0.53:53/udp -o json"),
         ("Do full packets get through, without a fragment?", "path pod/client svc/web --size 1500"),
+        ("Each pod of a workload: which one is lost?", "path deploy/cart svc/db --all-pods"),
         ("What changes during a rollout or a policy's edit", "path deploy/cart svc/db -w"),
         ("From a file that a colleague captured", "path pod/client 1.1.1.1:80 --from case.zip"),
     ),
@@ -49,8 +47,8 @@ Exit codes: 0 delivered, reachable or leaves, 1 error, 2 usage, 3 dropped,
 @flags.with_node_flags
 def run(
     global_flags: flags.GlobalFlags,
-    source: flags.Source,
-    destination: flags.Destination,
+    source: flags.Source = "",
+    destination: flags.Destination = "",
     output: Annotated[
         str, Option("-o", "--output", metavar="FORMAT", help=f"One of: {', '.join(NAMES)}")
     ] = "table",
@@ -60,32 +58,16 @@ def run(
     size: flags.Size = "",
     via: flags.Via = "",
     to_namespace: flags.ToNamespace = "",
+    selector: path_arguments.Selector = "",
+    all_pods: path_arguments.AllPods = False,
     capture: flags.Capture = "",
     watch: flags.Watch = False,
     colored: flags.Color = "auto",
     timeout: flags.Timeout = "30s",
 ) -> int:
-    output = checked(output)
-    view = View(reading_width(), color(colored), global_flags.verbosity > 0, ascii_only())
-    sender, request_in = arguments.question(
-        source, destination, protocol, to_namespace, ipv4=ipv4, ipv6=ipv6, size_word=size,
-        via_word=via,
+    question = path_arguments.question(
+        source, destination, protocol, to_namespace, ipv4=ipv4, ipv6=ipv6, size=size, via=via,
+        selector=selector, all_pods=all_pods,
     )  # fmt: skip
-    global_flags = global_flags.within(sender.namespace, sender.text)
-    limit = arguments.duration(timeout, "--timeout")
-    preload = ("kubectl_ebpfnet.explain.path.walk", MODULES[output.partition("=")[0]])
-    if watch:
-        from kubectl_ebpfnet.cli import path_watch
-
-        path_watch.check(output)
-        global_flags = global_flags.watching()
-    with (
-        Progress() as progress,
-        open_paths(capture, global_flags, limit, progress, preload) as look,
-    ):
-        if watch and not capture:
-            path_watch.watch(lambda: look(request_in), output, view, progress)
-        path, bundle = look(request_in)
-        text = render(path, bundle, output, view)
-    emit(text)
-    return 0 if path.verdict.let_through else {"dropped": 3, "unknown": 4}[path.verdict]
+    shown = path_arguments.shown(output, colored, global_flags.verbosity, watch=watch)
+    return path_arguments.answered(question, shown, capture, global_flags, timeout)

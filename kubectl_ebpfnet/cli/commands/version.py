@@ -54,4 +54,8 @@ def _schemas() -> list[str]:
     from kubectl_ebpfnet.model import doctor, flows, path, probe, programs
 
     documents = (path, flows, programs, probe, doctor, cleanup, record)
-    return [*(document.SCHEMA for document in documents), probe.POLICIES_SCHEMA]
+    return [
+        *(document.SCHEMA for document in documents),
+        path.SEVERAL_SCHEMA,
+        probe.POLICIES_SCHEMA,
+    ]

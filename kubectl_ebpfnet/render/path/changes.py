@@ -97,14 +97,15 @@ def _coloured(line: str, view: View) -> str:
     return line
 
 
-def _steady(text: str) -> str:
+def steady(text: str) -> str:
+    """Return a sentence without what traffic alone changes in it."""
     for pattern, instead in _TRAFFIC:
         text = pattern.sub(instead, text)
     return text
 
 
 def _differ(before: str, after: str) -> bool:
-    return _steady(before) != _steady(after)
+    return steady(before) != steady(after)
 
 
 def _verdicts(before: Path, after: Path) -> Iterator[Change]:
@@ -117,9 +118,9 @@ def _verdicts(before: Path, after: Path) -> Iterator[Change]:
         if after.cause and after.fix is not None:
             text = after.fix.text
             yield Change("fix", "", f"{text} {after.fix.command}" if after.fix.command else text)
-    known = {_steady(each.text) for each in before.contradictions}
+    known = {steady(each.text) for each in before.contradictions}
     for each in after.contradictions:
-        if _steady(each.text) not in known:
+        if steady(each.text) not in known:
             yield Change("but", "", each.text)
     for node, old, new in _entries(before, after):
         yield Change(f"by {node}", old, new)
@@ -169,7 +170,7 @@ def _arrival(path: Path) -> str:
 def _findings(before: Path, after: Path) -> Iterator[Change]:
     sides = [
         {
-            (each.severity.value, _steady(each.title)): each.title
+            (each.severity.value, steady(each.title)): each.title
             for each in path.findings
             if not each.decides
         }
@@ -210,7 +211,7 @@ def _ways(
     before, after = paths
     sent = [None if prefix or not path.hops else phrases.sent(path) for path in paths]
     sides = [list(_steps(prefix, *each)) for each in zip((old, new), sent, strict=True)]
-    keys = [[(step.what, _steady(step.text)) for step in side] for side in sides]
+    keys = [[(step.what, steady(step.text)) for step in side] for side in sides]
     other_source = _source(before) != _source(after)
     for tag, i, j, k, m in SequenceMatcher(None, keys[0], keys[1], autojunk=False).get_opcodes():
         if tag == "equal":

@@ -1,0 +1,100 @@
+"""The answers of several pods to one question: a line each, and those that differ in full."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from kubectl_ebpfnet.model.dataclass import dataclass
+from kubectl_ebpfnet.model.evidence import Bundle
+from kubectl_ebpfnet.model.few import few
+from kubectl_ebpfnet.model.path import SEVERAL_SCHEMA, Path
+from kubectl_ebpfnet.render.path.changes import steady
+from kubectl_ebpfnet.render.path.headline import VERDICT, because
+from kubectl_ebpfnet.render.text.style import Style
+from kubectl_ebpfnet.render.text.view import View
+from kubectl_ebpfnet.render.text.wrap import hanging
+
+_NAMED = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A pod's answer: its name, the path, and what it was explained from."""
+
+    pod: str
+    path: Path
+    bundle: Bundle
+
+    @property
+    def group(self) -> tuple[str, str]:
+        """What pods that fare alike have in common: the verdict, and for a bad one its reason."""
+        path = self.path
+        if path.verdict.let_through:
+            return path.verdict.value, ""
+        reason = (path.cause or path.reason).replace(self.pod, "POD")
+        return path.verdict.value, steady(reason)
+
+
+def table(
+    found: Sequence[Answered],
+    title: str,
+    left_out: int,
+    view: View,
+    in_full: Callable[[Answered], str],
+) -> str:
+    """Return a line for each pod, then an answer in full for each way in which pods fare, but the
+    most common one where it is a good one.
+
+    Args:
+        found: of at least one pod.
+        title: which pods they are.
+        left_out: pods that were not asked.
+        view: the terminal.
+        in_full: prints an answer.
+    """
+    counted = Counter(one.path.verdict.value for one in found)
+    verdicts = ", ".join(f"{count} {name}" for name, count in counted.most_common())
+    pods = f"{len(found)} pod{'s' if len(found) != 1 else ''} of {title}"
+    lines = hanging("", view.text(f"{pods}: {verdicts}"), view.prose)
+    if left_out:
+        lines.append(f"{left_out} more, which were not asked")
+    room = max((len(one.pod) for one in found), default=0)
+    lines.append("")
+    for one in found:
+        word = Style(view.color).verdict_word(one.path.verdict)
+        label = word + " " * (VERDICT - len(one.path.verdict.value))
+        why = next(iter(because(one.path)), one.path.reason)
+        pod = f"pod/{one.pod:<{room}}  " if room < (view.prose or 80) // 2 else f"pod/{one.pod}  "
+        lines += hanging(label + pod, view.text(why), view.prose, VERDICT + len(pod))
+    groups: dict[tuple[str, str], list[Answered]] = {}
+    for one in sorted(found, key=lambda one: one.path.verdict.let_through):
+        groups.setdefault(one.group, []).append(one)
+    usual = max(groups.values(), key=len) if groups else []
+    sections = ["\n".join(lines) + "\n"]
+    for alike in groups.values():
+        if alike is usual and alike[0].path.verdict.let_through:
+            continue
+        others = [one.pod for one in alike[1:]]
+        also = f"So fare {few(others, _NAMED)}:\n" if others else ""
+        sections.append(also + in_full(alike[0]))
+    return "\n".join(sections)
+
+
+def document(found: Sequence[Answered], title: str, left_out: int) -> dict[str, Any]:
+    """Return the JSON form: `items` are documents of `path`; docs/json.md.
+
+    Args:
+        found: the answers.
+        title: which pods they are.
+        left_out: pods that were not asked.
+    """
+    from kubectl_ebpfnet.render.path.document import document as of_path
+
+    return {
+        "schema": SEVERAL_SCHEMA,
+        "pods": title,
+        "left_out": left_out,
+        "items": [of_path(one.path, one.bundle) for one in found],
+    }
