@@ -13,7 +13,7 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from kubectl_ebpfnet.cli.terminal import ReaderGone, print_error
 from kubectl_ebpfnet.errors import EbpfnetError
@@ -66,6 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    if argv is None and words[:1] == ["__complete"]:
+        complete(words[1:])
     # A run ends within seconds: collecting after each 700 objects takes a tenth of its imports.
     gc.set_threshold(_COLLECT_AFTER)
     signal.signal(signal.SIGTERM, _terminate)
@@ -96,16 +98,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+def complete(words: Sequence[str] | None = None) -> NoReturn:
+    """Answer a shell: `kubectl_complete-ebpfnet`.
+
+    Args:
+        words: the words after the program's name; None takes them from sys.argv.
+    """
+    from kubectl_ebpfnet.cli.completion.main import main as answer
+
+    answer(sys.argv[1:] if words is None else words, commands)
+
+
 def _run(words: list[str]) -> int:
     from typer import Exit, TyperException
 
     from kubectl_ebpfnet.cli.help import PROGRAM
 
     if words[:1] == ["__complete"]:
-        from kubectl_ebpfnet.cli.completer import complete
+        from kubectl_ebpfnet.cli.completion.main import answered
         from kubectl_ebpfnet.cli.terminal import emit
 
-        emit(complete(words[1:], commands()))
+        emit(answered(words[1:], commands))
         return 0
     try:
         code = commands().main(normalize(words), prog_name=PROGRAM, standalone_mode=False)

@@ -81,6 +81,15 @@ Protocol = Annotated[
         show_default=False,
     ),
 ]
+FlowProtocol = Annotated[
+    str,
+    typer.Option(
+        "--protocol",
+        metavar="NAME",
+        help="One of: tcp, udp, sctp, icmp",
+        show_default=False,
+    ),
+]
 Ipv4 = Annotated[bool, typer.Option("-4", "--ipv4", help="Take IPv4 addresses of both ends")]
 Ipv6 = Annotated[bool, typer.Option("-6", "--ipv6", help="Take IPv6 addresses of both ends")]
 Size = Annotated[

@@ -55,6 +55,11 @@ class ObjectWord:
     typed: bool = True
 
 
+def kind_of(word: str) -> str | None:
+    """Return the kind that a type's name or short name stands for, None for other words."""
+    return _KIND_OF.get(word.lower())
+
+
 def shown(word: str) -> str:
     """Return a word in quotes, cut where it is long, for an error."""
     return repr(word if len(word) <= _LONGEST_SHOWN else f"{word[:_LONGEST_SHOWN]}…")
@@ -76,7 +81,7 @@ def split(word: str, example: str) -> ObjectWord:
     type_word, slash, rest = word.partition("/")
     if not slash:
         return ObjectWord("pod", f"pod/{word}", word, typed=False)
-    kind = _KIND_OF.get(type_word.lower())
+    kind = kind_of(type_word)
     if kind is not None:
         short = "pod" if kind == "pod" else type_word.lower()
         return ObjectWord(kind, f"{short}/{rest}", rest)

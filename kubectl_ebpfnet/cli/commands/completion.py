@@ -1,8 +1,9 @@
-"""`completion`: print or install the program that kubectl asks for completions.
+"""`completion`: print a shell's script, or install the program that kubectl asks for completions.
 
 kubectl (1.26 and newer, pkg/cmd/plugin_completion.go) runs `kubectl_complete-ebpfnet` from PATH
-with the typed words, and reads `value<TAB>description` lines and Cobra's directive `:N`. krew
-links only one executable per plugin (krew issue 812), hence --install.
+with the typed words, and reads `value<TAB>description` lines and Cobra's directive `:N`. pip and
+pipx install it with the program; krew links only one executable per plugin (krew issue 812), hence
+--install.
 """
 
 from __future__ import annotations
@@ -11,45 +12,56 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-from typer import Option
+from typer import Argument, Option
 
+from kubectl_ebpfnet.cli.completion.scripts import SCRIPTS
 from kubectl_ebpfnet.cli.help import CommandText
 from kubectl_ebpfnet.cli.terminal import Progress, emit
-from kubectl_ebpfnet.errors import EbpfnetError
+from kubectl_ebpfnet.errors import EbpfnetError, UsageError
 
 NAME = "kubectl_complete-ebpfnet"
-SCRIPT = """#!/bin/sh
+ASKED = """#!/bin/sh
 # Completion of `kubectl ebpfnet`: kubectl runs this with the words so far.
-exec kubectl-ebpfnet __complete "$@" 2>/dev/null
+exec kubectl-ebpfnet __complete "$@"
 """
 TEXT = CommandText(
-    usage="[--install]",
-    summary="Print or install shell completion for kubectl ebpfnet.",
-    description=f"""kubectl completes the words of a plugin with a program that it finds on PATH:
-{NAME}. With kubectl's own completion set up (kubectl
-completion --help), nothing else is needed.""",
+    usage="bash|zsh|fish",
+    summary="Print the shell completion of kubectl-ebpfnet, or install that of kubectl.",
+    description=f"""kubectl's own completion (kubectl completion --help), of 1.26 and newer,
+completes `kubectl ebpfnet` too: it asks {NAME}, which pip and
+pipx install beside this program. What krew installed needs --install once.
+The scripts of this command complete kubectl-ebpfnet, called by that name.""",
     examples=(
-        ("Install it in krew's bin folder", "completion --install"),
-        ("Or save it as an executable file on PATH", f"completion > {NAME}"),
+        ("In this bash, for kubectl-ebpfnet", "completion bash > ~/.kubectl-ebpfnet.bash"),
+        ("With krew: let kubectl complete it", "completion --install"),
     ),
+    connects=False,
 )
 
 
 def run(
+    shell: Annotated[str, Argument(metavar="SHELL", help="One of: bash, zsh, fish")] = "",
     install: Annotated[
-        bool, Option("--install", help=f"Write it to ${{KREW_ROOT:-~/.krew}}/bin/{NAME}")
+        bool, Option("--install", help=f"Write ${{KREW_ROOT:-~/.krew}}/bin/{NAME}")
     ] = False,
 ) -> int:
-    """Print the script, or install it beside krew's plugins."""
-    if not install:
-        emit(SCRIPT)
-        return 0
+    """Print a script, or install the program beside krew's plugins."""
+    if install:
+        return _install()
+    if shell not in SCRIPTS:
+        what = f"{shell!r}: no such shell" if shell else "completion needs a shell"
+        raise UsageError(what, hint=f"one of: {', '.join(SCRIPTS)}; with krew: --install")
+    emit(SCRIPTS[shell])
+    return 0
+
+
+def _install() -> int:
     root = os.environ.get("KREW_ROOT") or os.path.expanduser("~/.krew")
     folder = Path(root) / "bin"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         written = folder / f".{NAME}.{os.getpid()}"
-        written.write_text(SCRIPT)
+        written.write_text(ASKED)
         written.chmod(0o755)
         written.replace(folder / NAME)
     except OSError as error:

@@ -39,9 +39,7 @@ def run(
     global_flags: flags.GlobalFlags,
     target: lists.Target = "",
     to: lists.To = "",
-    protocol: Annotated[
-        str, Option("--protocol", metavar="NAME", help="tcp, udp, sctp or icmp", show_default=False)
-    ] = "",
+    protocol: flags.FlowProtocol = "",
     everything: Annotated[
         bool, Option("--all", help="Show closed flows too, and not the newest thousand alone")
     ] = False,

@@ -43,7 +43,7 @@ def run(
     nodes: Annotated[str, Option("--nodes", metavar="SELECTOR", help="Selector of nodes")] = "",
     from_node: Annotated[str, Option("--from-node", metavar="NAME", help="The sending node")] = "",
     capture: flags.Capture = "",
-    protocol: Annotated[str, Option("--protocol", metavar="NAME", help="tcp or udp")] = "",
+    protocol: Annotated[str, Option("--protocol", metavar="NAME", help="One of: tcp, udp")] = "",
     wait: Annotated[str, Option("--wait", metavar="TIME", help="Timeout of one attempt")] = "5s",
     http_path: Annotated[
         str, Option("--http-path", metavar="PATH", help="HTTP path to request; '' for none")

@@ -30,7 +30,8 @@ def run(
         bool, Option("--client", help="As without it: no cluster has a version of this program")
     ] = False,
     output: Annotated[
-        str, Option("-o", "--output", metavar="FORMAT", help="json or yaml", show_default=False)
+        str,
+        Option("-o", "--output", metavar="FORMAT", help="One of: json, yaml", show_default=False),
     ] = "",
 ) -> int:
     """Print the version."""

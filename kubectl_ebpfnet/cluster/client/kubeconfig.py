@@ -80,6 +80,16 @@ def load(
     return access
 
 
+def names(options: ConnectionOptions, kind: str) -> list[str]:
+    """Return the names of the kubeconfig's `contexts`, `clusters` or `users`, in their order.
+
+    Raises:
+        KubeconfigError: an unreadable file.
+    """
+    found: dict[str, Entry] = getattr(_read(options, os.environ), kind)
+    return list(found)
+
+
 # --- files ------------------------------------------------------------------------------------
 
 

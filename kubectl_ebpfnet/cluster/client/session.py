@@ -134,7 +134,12 @@ class Session:
         return self._credentials.renew()
 
     def request(
-        self, method: str, path: str, query: Query = (), body: object | None = None
+        self,
+        method: str,
+        path: str,
+        query: Query = (),
+        body: object | None = None,
+        accept: str = "application/json",
     ) -> Response:
         """Send a request, and repeat it after a 401 with new credentials, after a stale connection
         (GET and DELETE), and after a `Retry-After`.
@@ -144,6 +149,7 @@ class Session:
             path: absolute, below the server's URL, without a query.
             query: query parameters, in order.
             body: JSON body, None for no body.
+            accept: the form of the answer.
 
         Returns:
             The answer, with any status.
@@ -159,7 +165,7 @@ class Session:
         renewed = stale = False
         for tries in range(1, _TRIES + 1):
             try:
-                response = self._send(method, url, body, deadline)
+                response = self._send(method, url, body, accept, deadline)
             except ApiUnreachable as e:
                 if stale or method == "POST" or not _went_stale(e.__cause__):
                     raise
@@ -177,14 +183,16 @@ class Session:
                 break
         return response
 
-    def _send(self, method: str, url: str, body: object | None, deadline: float | None) -> Response:
+    def _send(
+        self, method: str, url: str, body: object | None, accept: str, deadline: float | None
+    ) -> Response:
         import urllib3
 
         # http.client sends latin-1; the API server, like Go's clients, expects UTF-8.
         headers = urllib3.HTTPHeaderDict(
             (name, value.encode().decode("latin-1")) for name, value in self.headers()
         )
-        headers.add("Accept", "application/json")
+        headers.add("Accept", accept)
         headers.add("Accept-Encoding", "identity" if self._options.disable_compression else "gzip")
         headers.add("User-Agent", f"kubectl-ebpfnet/{__version__}")
         if body is not None:

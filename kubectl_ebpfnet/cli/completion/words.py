@@ -1,0 +1,76 @@
+"""Complete a word: commands, flags and their values, and the objects that commands take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from kubectl_ebpfnet.cli.completion import targets, values
+from kubectl_ebpfnet.cli.completion.candidates import NOTHING, Candidates, Pairs
+from kubectl_ebpfnet.cli.completion.given import Given, given
+from kubectl_ebpfnet.cli.completion.names import names_for
+from kubectl_ebpfnet.cli.object_words import split
+from kubectl_ebpfnet.errors import UsageError
+
+
+def complete(words: Sequence[str], commands: Any) -> str:
+    """Return the completion lines that kubectl reads.
+
+    Args:
+        words: words after the plugin's name; the last word is incomplete, perhaps "".
+        commands: the group of all commands.
+
+    Raises:
+        EbpfnetError: the names of objects cannot be read.
+    """
+    *before, word = words or [""]
+    said = given(before, ())
+    if not said.words:
+        if said.pending:
+            none = Given(("",), flags=said.flags)
+            return values.of_flag(none, said.pending, None, word).answer(word)
+        return Candidates(commands.summaries.items()).answer(word)
+    command = commands.get_command(None, said.words[0])
+    if command is None:
+        return NOTHING.answer(word)
+    said = given(before, command.params)
+    flags = {o: p for p in command.params if p.param_type_name == "option" for o in p.opts}
+    if said.pending:
+        return values.of_flag(said, said.pending, flags.get(said.pending), word).answer(word)
+    flag, equals, value = word.partition("=")
+    if equals and flag.startswith("-") and flag in flags:
+        long = max(flags[flag].opts, key=len)
+        return values.of_flag(said, long, flags[flag], value).answer(value)
+    if word.startswith("-"):
+        return Candidates(_flag_rows(command)).answer(word)
+    return _positional(said, word).answer(word)
+
+
+def _positional(said: Given, word: str) -> Candidates:
+    command, at = said.words[0], len(said.words) - 1
+    if command in values.WORDS:
+        return values.positional(said, at)
+    target = targets.place(command, at)
+    if target is None:
+        return NOTHING
+    names = names_for(said)
+    namespace = said.flags.get(target.namespace) or said.namespace
+    if target is targets.DESTINATION and not namespace:
+        namespace = _namespace_in(said.words[1])
+    return targets.candidates(target, word, names, namespace)
+
+
+def _namespace_in(source: str) -> str:
+    """Return the namespace of a source that is NAMESPACE/POD, "" for other forms."""
+    try:
+        return split(source, "").namespace
+    except UsageError:
+        return ""
+
+
+def _flag_rows(command: Any) -> Pairs:
+    for param in command.params:
+        if param.param_type_name == "option" and not param.hidden:
+            said = command.text.help_of(param)
+            if said is not None:
+                yield max(param.opts, key=len), said

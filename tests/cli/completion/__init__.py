@@ -1,0 +1,1 @@
+"""Completion: what words become, and in the shells that ask."""
