@@ -127,7 +127,7 @@ class _Captured:
     def pods(self, wanted: SeveralPods) -> list[Pod]:
         """Return the pods that were recorded."""
         from kubectl_ebpfnet.explain.views.cluster import ClusterView
-        from kubectl_ebpfnet.explain.views.placed_pod import pods_in_capture
+        from kubectl_ebpfnet.explain.views.placed import pods_in_capture
         from kubectl_ebpfnet.model.label_selector import label_selector
 
         cluster, terms = ClusterView(self._bundle), label_selector(wanted.selector)
