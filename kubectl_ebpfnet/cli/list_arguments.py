@@ -107,8 +107,11 @@ class ListFlags:
     def _beside(self, listing: Listing[Any], bundle: Bundle) -> list[str]:
         from kubectl_ebpfnet.render.lists.listing import remarks
 
-        # JSON and YAML say all of it themselves, and a template chooses what it says.
-        return [] if self.output.of_document else remarks(listing, bundle)
+        if self.output.of_document:
+            # JSON and YAML say all of it themselves, and a template chooses what it says.
+            told = self.output.name in ("json", "yaml") or listing.known
+            return [] if told else [listing.nothing]
+        return remarks(listing, bundle, ages=self.output.name in ("table", "wide"))
 
 
 def list_flags(output: str, sort_by: str, no_headers: bool, view: View) -> ListFlags:
@@ -123,6 +126,23 @@ def list_flags(output: str, sort_by: str, no_headers: bool, view: View) -> ListF
 
         JsonPath(relaxed(sort_by))  # refused before any cluster is asked
     return ListFlags(wanted, sort_by, no_headers, view)
+
+
+@dataclass(frozen=True, slots=True)
+class ListRead:
+    """What was read for a list.
+
+    Attributes:
+        answer: what it shows.
+        bundle: what the answer was made of.
+        left_out: pods that fit as well, and that were not asked.
+        nobody: which pods were looked for, where there are none; else "".
+    """
+
+    answer: Any
+    bundle: Bundle
+    left_out: int = 0
+    nobody: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,22 +170,20 @@ class Requested:
         scope: ScopeOf,
         one: Callable[[SurveyedTarget], Any],
         several: Callable[[SurveyedPods], Any],
-    ) -> tuple[Any, Bundle, int]:
+    ) -> ListRead:
         """Read the target or the pods, and make the answer.
 
         Args:
             reader: of the cluster or the capture.
             scope: what to ask.
             one, several: make the answer.
-
-        Returns:
-            The answer, what it was made of, and how many pods more there are that nobody asked.
         """
         if self.target is not None:
             found = reader.target(self.target, scope)
-            return one(found), found.bundle, 0
+            return ListRead(one(found), found.bundle)
         pods = reader.pods(self._choice, scope)
-        return several(pods), pods.bundle, pods.left_out
+        nobody = "" if pods.pods else pods.target
+        return ListRead(several(pods), pods.bundle, pods.left_out, nobody)
 
     @property
     def _choice(self) -> PodChoice:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from kubectl_ebpfnet.cli.list_arguments import Requested
+from kubectl_ebpfnet.cli.list_arguments import ListRead, Requested
 from kubectl_ebpfnet.collect.lists import ListReader
 from kubectl_ebpfnet.collect.scope import Scope, flows_scope
 from kubectl_ebpfnet.model.evidence import Bundle
@@ -35,7 +35,7 @@ def flows(
     from kubectl_ebpfnet.render.lists.flows import listing
 
     peers, most, alive = tuple(peers), None if everything else flow_lists.MOST, not everything
-    found, bundle, left_out = wanted.read(
+    read = wanted.read(
         reader,
         lambda addresses: flows_scope(addresses, peers, everything=everything),
         lambda one: (
@@ -45,8 +45,9 @@ def flows(
         ),
         lambda pods: of_pods(pods.pods, pods.target, pods.bundle, peers, most, alive=alive),
     )
-    found = replace(found, missing=(*_left_out(left_out), *found.missing))
-    return listing(found, several=wanted.target is None), bundle, found.known
+    found = replace(read.answer, missing=(*_left_out(read.left_out), *read.answer.missing))
+    several = wanted.target is None
+    return _shown(listing(found, several=several), read), read.bundle, found.known
 
 
 def programs(reader: ListReader, wanted: Requested, *, unfold: bool) -> Answer:
@@ -60,7 +61,7 @@ def programs(reader: ListReader, wanted: Requested, *, unfold: bool) -> Answer:
     from kubectl_ebpfnet.explain.programs import listing as program_lists
     from kubectl_ebpfnet.render.lists.programs import listing
 
-    found, bundle, left_out = wanted.read(
+    read = wanted.read(
         reader,
         lambda _: Scope(Need.PROGRAMS),
         lambda one: (
@@ -70,9 +71,15 @@ def programs(reader: ListReader, wanted: Requested, *, unfold: bool) -> Answer:
         ),
         lambda pods: program_lists.of_pods(pods.pods, pods.target, pods.bundle),
     )
-    found = replace(found, missing=(*_left_out(left_out), *found.missing))
+    found = replace(read.answer, missing=(*_left_out(read.left_out), *read.answer.missing))
     several = wanted.target is None
-    return listing(found, several=several, unfold=unfold), bundle, found.known
+    made = listing(found, several=several, unfold=unfold)
+    return _shown(made, read), read.bundle, found.known
+
+
+def _shown(made: Listing[Any], read: ListRead) -> Listing[Any]:
+    """Return the list; where it is of no pod, it says so."""
+    return replace(made, nothing=f"No resources found: no {read.nobody}") if read.nobody else made
 
 
 def _left_out(pods: int) -> tuple[str, ...]:

@@ -52,12 +52,13 @@ def of_pods(
     if len(lists) > 1:  # ages of different nodes compare, clocks do not
         flows.sort(key=lambda flow: _older(flow.last_seen.any))
     shown = tuple(flows[:most])
+    unlooked = bool(pods) and not lists
     return FlowList(
         target,
         lists[0].node if len(lists) == 1 else "",
         shown,
         tuple(dict.fromkeys([*missing, *(text for found in lists for text in found.missing)])),
-        bool(flows) or (all(found.known for found in lists) and not nowhere),
+        bool(flows) or (all(found.known for found in lists) and not nowhere and not unlooked),
         len(flows) - len(shown),
         sum(found.over for found in lists),
         tuple(_owner(flow, owner) for flow in shown),

@@ -43,6 +43,7 @@ def listing(found: FlowList, *, several: bool = False) -> Listing[_Line]:
             "target": found.target, "node": found.node, "more": found.more, "over": found.over,
         },
         alone=True,
+        known=found.known,
         name=_name,
         item=_item,
         hidden=_hidden(found),

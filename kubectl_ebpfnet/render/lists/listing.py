@@ -78,6 +78,7 @@ class Listing(Generic[Row]):
         item: a row in the JSON document.
         folded: the rows of the short table, where several are one line of it.
         hidden: sentences that tell of rows that are not shown.
+        known: what would be in the list was read, so that nothing in it means that there is none.
     """
 
     schema: str
@@ -93,6 +94,7 @@ class Listing(Generic[Row]):
     item: Callable[[Row], dict[str, Any]] = codec.plain
     folded: Callable[[Sequence[Row]], Sequence[Row]] | None = None
     hidden: Sequence[str] = ()
+    known: bool = True
 
 
 def render(
@@ -140,12 +142,18 @@ def document(listing: Listing[Any], bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def remarks(listing: Listing[Any], bundle: Bundle) -> list[str]:
-    """Return what is to be said beside a kubectl table, a sentence each, not escaped."""
+def remarks(listing: Listing[Any], bundle: Bundle, *, ages: bool = True) -> list[str]:
+    """Return what is to be said beside a kubectl table, a sentence each, not escaped.
+
+    Args:
+        listing: the list.
+        bundle: what it was made of.
+        ages: the list shows ages, which a capture has as of its time.
+    """
     said = [listing.nothing] if not listing.rows and listing.nothing else []
     said += listing.hidden
     said += [f"missing: {note}" for note in listing.notes]
-    if bundle.recorded and listing.rows:
+    if ages and bundle.recorded and listing.rows:
         said.append(f"recorded {bundle.recorded}: ages and times to live are as of then")
     return said
 

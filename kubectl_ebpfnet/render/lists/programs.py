@@ -83,6 +83,7 @@ def listing(found: ProgramList, *, several: bool = False, unfold: bool = False) 
         notes=found.missing,
         document={"target": found.target, "node": found.node},
         alone=True,
+        known=found.known,
         name=_name,
         item=_item,
         folded=None if unfold else _folded,

@@ -116,6 +116,8 @@ def test_pods_by_label_and_everywhere(words):
     assert table[0].split()[:2] == ["NAMESPACE", "POD"]
     none = run(command, "-l", "app=nothing", *more)
     assert (none.stdout, none.returncode) == ("", 0)
+    said = "No resources found: no pods in namespace default with app=nothing"
+    assert none.stderr.splitlines() == [said]
     elsewhere = run(command, "-n", "nowhere", "-l", "!x", *more)
     assert elsewhere.stdout == ""
 
@@ -187,6 +189,21 @@ def test_what_was_not_read_is_not_called_empty(tmp_path):
             "",
             "Unknown: the tables that would have the connections could not be read.",
         )
+
+
+def test_pods_that_share_their_nodes_address_are_not_called_silent():
+    for command in ("flows", "programs"):
+        done = run(command, "-n", "kube-system", "-l", "k8s-app=cilium", "--from", "demo")
+        assert (done.returncode, done.stdout) == (4, "")
+        assert "Unknown: " in done.stderr
+        assert f"({command} node/NAME)" in done.stderr
+
+
+def test_a_template_is_told_apart_from_nothing():
+    words = ("flows", "node/node1", "--from", "demo:unknown", "-o", "jsonpath={.items}")
+    done = run(*words)
+    assert (done.returncode, done.stdout) == (4, "[]")
+    assert done.stderr.startswith("Unknown: ")
 
 
 def test_programs_that_could_not_be_read_are_not_called_none(tmp_path):
