@@ -20,6 +20,7 @@ from kubectl_ebpfnet.model.net import protocol_name
 if TYPE_CHECKING:
     from kubectl_ebpfnet.cluster.client.api import Api
     from kubectl_ebpfnet.explain.views.cluster import ClusterView
+    from kubectl_ebpfnet.model.evidence import Bundle
     from kubectl_ebpfnet.model.kube import KubeObjects, Pod
 
 SECONDS = 1.5
@@ -98,23 +99,31 @@ def _port(said: object, key: str) -> Iterator[Port]:
         yield Port(number, protocol.lower(), json_members.text(said, "name"))
 
 
+def captured(capture: str) -> Bundle | None:
+    """Open the capture of --from; None for what can be read but once, such as a pipe.
+
+    Raises:
+        BundleError: it is no capture.
+    """
+    from kubectl_ebpfnet.capture.demo import is_demo
+    from kubectl_ebpfnet.cli.sources import open_capture
+
+    there = is_demo(capture) or os.path.isfile(capture) or os.path.isdir(capture)
+    return open_capture(capture) if there else None
+
+
 class CapturedNames:
-    """Names in a capture: of a file or a folder, or of a demo; what else --from reads is not read
-    twice."""
+    """Names in a capture."""
 
     def __init__(self, capture: str) -> None:
         self._capture = capture
 
     @cached_property
     def _cluster(self) -> ClusterView | None:
-        from kubectl_ebpfnet.capture.demo import is_demo
-        from kubectl_ebpfnet.cli.sources import open_capture
         from kubectl_ebpfnet.explain.views.cluster import ClusterView
 
-        name = self._capture
-        if not (is_demo(name) or os.path.isfile(name) or os.path.isdir(name)):
-            return None
-        return ClusterView(open_capture(name))
+        bundle = captured(self._capture)
+        return None if bundle is None else ClusterView(bundle)
 
     def of(self, resource: str, namespace: str) -> Sequence[str]:
         """Return the names of the objects of a resource; workloads are those of pods."""

@@ -115,6 +115,13 @@ def candidates(target: Target, word: str, names: Names, namespace: str) -> Candi
     return Candidates(_listed(f"{head}/", resource, names, namespace), directive)
 
 
+def ports_of(names: Names, namespace: str, service: str) -> Candidates:
+    """Return the ports of a Service, by name and number. Raises EbpfnetError as `candidates`."""
+    found = names.ports("services", namespace, service)
+    named = [(port.name, f"{port.number}/{port.protocol}") for port in found if port.name]
+    return Candidates([*named, *((str(port.number), port.name) for port in found)])
+
+
 def _listed(before: str, resource: str, names: Names, namespace: str) -> Pairs:
     return [(before + name, "") for name in names.of(resource, namespace) if is_name(name)]
 

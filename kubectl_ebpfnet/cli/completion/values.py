@@ -17,15 +17,16 @@ from kubectl_ebpfnet.cli.completion.candidates import (
     Candidates,
 )
 from kubectl_ebpfnet.cli.completion.given import Given
-from kubectl_ebpfnet.cli.completion.names import SECONDS, names_for
+from kubectl_ebpfnet.cli.completion.names import SECONDS, captured, names_for
+from kubectl_ebpfnet.cli.completion.scripts import SCRIPTS
 from kubectl_ebpfnet.cli.object_words import is_name
 
-WORDS = {"completion": ("bash", "zsh", "fish")}
-"""Command → its only word."""
+WORDS = ("completion", "show-record")
+"""Commands with one word that is no object."""
 _KUBECONFIG = {"--context": "contexts", "--cluster": "clusters", "--user": "users"}
 _NAMESPACES = ("--namespace", "--to-namespace")
 _NODES = {("path", "--via"), ("probe-lb", "--from-node")}
-_DESTINATIONS = {("capture", "--to")}
+_DESTINATIONS = {("capture", "--to"), ("flows", "--to")}
 
 
 def of_flag(said: Given, flag: str, param: Any, word: str) -> Candidates:
@@ -55,6 +56,9 @@ def of_flag(said: Given, flag: str, param: Any, word: str) -> Candidates:
         return targets.candidates(target, word, names, said.namespace)
     if flag == "--from":
         return _captures(word)
+    if (command, flag) == ("probe-lb", "--port") and len(said.words) > 1:
+        name = said.words[-1].rpartition("/")[2]
+        return targets.ports_of(names_for(said), said.namespace, name)
     if param is None:
         return A_FILE if flag == "--kubeconfig" else NOTHING
     if known := [value for value in _known(flag, param.help or "") if value.startswith(word)]:
@@ -65,9 +69,16 @@ def of_flag(said: Given, flag: str, param: Any, word: str) -> Candidates:
     return A_FILE if param.metavar == "FILE" else NOTHING
 
 
-def positional(said: Given, at: int) -> Candidates:
-    """Return what the word of a command of WORDS may be."""
-    return Candidates((word, "") for word in WORDS[said.words[0]]) if at == 0 else NOTHING
+def words_of(said: Given) -> Candidates:
+    """Return what the word of a command of WORDS may be: a shell, or a record's number."""
+    command, *more = said.words
+    if more:
+        return NOTHING
+    if command == "completion":
+        return Candidates((shell, "") for shell in SCRIPTS)
+    bundle = captured(said.flags.get("--from", ""))
+    records = bundle.records if bundle is not None else ()
+    return Candidates((str(each.number), f"{each.place}: {each.command}") for each in records)
 
 
 def _known(flag: str, said: str) -> Sequence[str]:

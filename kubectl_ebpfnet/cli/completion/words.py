@@ -9,7 +9,7 @@ from kubectl_ebpfnet.cli.completion import targets, values
 from kubectl_ebpfnet.cli.completion.candidates import NOTHING, Candidates, Pairs
 from kubectl_ebpfnet.cli.completion.given import Given, given
 from kubectl_ebpfnet.cli.completion.names import names_for
-from kubectl_ebpfnet.cli.object_words import split
+from kubectl_ebpfnet.cli.object_words import is_type, split
 from kubectl_ebpfnet.errors import UsageError
 
 
@@ -47,17 +47,35 @@ def complete(words: Sequence[str], commands: Any) -> str:
 
 
 def _positional(said: Given, word: str) -> Candidates:
-    command, at = said.words[0], len(said.words) - 1
+    command, (places, kind) = said.words[0], _typed(said.words[1:])
     if command in values.WORDS:
-        return values.positional(said, at)
-    target = targets.place(command, at)
+        return values.words_of(said)
+    target = targets.place(command, len(places))
     if target is None:
         return NOTHING
     names = names_for(said)
     namespace = said.flags.get(target.namespace) or said.namespace
     if target is targets.DESTINATION and not namespace:
-        namespace = _namespace_in(said.words[1])
-    return targets.candidates(target, word, names, namespace)
+        namespace = _namespace_in(places[0])
+    found = targets.candidates(target, f"{kind}{word}", names, namespace)
+    pairs = ((value.removeprefix(kind), does) for value, does in found.pairs)
+    return Candidates(pairs, found.directive)
+
+
+def _typed(words: Sequence[str]) -> tuple[list[str], str]:
+    """Return positional words with `TYPE NAME` as `TYPE/NAME`, and `TYPE/` where the next word is
+    the name."""
+    places: list[str] = []
+    kind = ""
+    for word in words:
+        if kind:
+            places.append(kind + word)
+            kind = ""
+        elif is_type(word):
+            kind = f"{word}/"
+        else:
+            places.append(word)
+    return places, kind
 
 
 def _namespace_in(source: str) -> str:
