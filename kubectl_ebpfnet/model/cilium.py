@@ -402,6 +402,7 @@ class DatapathConfig:
         strict_but_nodes: … but for what is sent to nodes.
         host_firewall: True when it is on.
         policy_audit: endpoints begin in policy audit mode.
+        source_ranges: loadBalancerSourceRanges are checked; so they are by default.
         dns_transparent: the DNS proxy asks servers in the cluster with the pod's address.
         egress_gateway: True when it is on.
         endpoint_routes: one host route a pod.
@@ -443,6 +444,7 @@ class DatapathConfig:
     strict_but_nodes: bool | None = None
     host_firewall: bool | None = None
     policy_audit: bool | None = None
+    source_ranges: bool | None = None
     dns_transparent: bool | None = None
     egress_gateway: bool | None = None
     endpoint_routes: bool | None = None

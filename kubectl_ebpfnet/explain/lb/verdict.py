@@ -107,9 +107,8 @@ def summary(
             text += f": {few(bad, _NAMED)}"
         case _:
             if dry_run:
-                name = policy.replace(" ", ": ")
-                text = f"dry run: expected results for {total} nodes ({name})"
-                return f"svc/{service.name}: {text}{rest}"
+                # The policy stands in the line below.
+                return f"svc/{service.name}: dry run: expected results for {total} nodes{rest}"
             text = f"unknown whether it behaves as {policy} asks"
             if any(row.told for row in used):
                 text += f" on {len(bad)} of {total} nodes: {few(bad, _NAMED)}"

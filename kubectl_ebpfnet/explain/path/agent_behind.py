@@ -8,12 +8,17 @@ from dataclasses import replace
 from kubectl_ebpfnet.explain.path import backends as kinds
 from kubectl_ebpfnet.explain.path import commands
 from kubectl_ebpfnet.explain.path.endings import Dropped
+from kubectl_ebpfnet.explain.path.frontend_lookup import Lookup
 from kubectl_ebpfnet.explain.path.service_address import ServiceAddress
+from kubectl_ebpfnet.explain.path.services import find
 from kubectl_ebpfnet.explain.path.state import PathBuilder
 from kubectl_ebpfnet.explain.path.wrong_port import Remedy
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
+from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import Backend
 from kubectl_ebpfnet.model.kube import AGENT_LABEL
+from kubectl_ebpfnet.model.net import Flow, protocol_name
 from kubectl_ebpfnet.model.path import Decides, Fix
 from kubectl_ebpfnet.model.shell import word
 
@@ -72,6 +77,37 @@ def without_frontend(cluster: ClusterView, service: ServiceAddress, node: str) -
     return see_agent(cluster, f"{cause}: its agent is behind Kubernetes", node)
 
 
+def lacks_port(cluster: ClusterView, node: NodeView, flow: Flow) -> Remedy | None:
+    """Return why Cilium's map has no frontend of a node's port that an object leads to a pod; None
+    where it has one, at whatever address, or where that was not read.
+
+    Args:
+        cluster: the bundle's indexes.
+        node: that the packet came to.
+        flow: the packet, for an address of the node.
+    """
+    table, port = node[q.LB_MAP], flow.destination_port
+    if not node.config.kube_proxy_replacement or not table.known or port is None:
+        return None
+    if flow.destination not in cluster.node_addresses:  # an address that has no node ports
+        return None
+    if any(f.port == port and f.protocol in (None, flow.protocol) for f in table.facts):
+        return None
+    wanted = (port, flow.protocol)
+    for pod in cluster.kube.pods:
+        if pod.node == node.name and wanted in pod.host_ports and not pod.host_network:
+            cause = (
+                f"Cilium's load-balancing map on {node.name} has no frontend of hostPort "
+                f"{port}/{protocol_name(flow.protocol)} of pod {pod.namespace}/{pod.name}: its "
+                "agent is behind Kubernetes"
+            )
+            return see_agent(cluster, cause, node.name)
+    service = find(cluster, node.name, flow.destination, port, flow.protocol, Lookup.DEVICE)
+    if service is None or service.owner is None or service.in_cilium is not False:
+        return None
+    return without_frontend(cluster, service, node.name)
+
+
 def note_stale(walk: PathBuilder, service: ServiceAddress, backend: Backend, node: str) -> None:
     """Keep in mind that the packet goes to a backend that no EndpointSlice names.
 
@@ -91,6 +127,23 @@ def note_stale(walk: PathBuilder, service: ServiceAddress, backend: Backend, nod
     walk.stale = remedy
     if walk.cluster.pod_with(backend.address) is None:
         walk.doubt(f"{remedy.cause} and no pod has", Decides.DROP, remedy.fix)
+
+
+def note_not_ready(walk: PathBuilder, service: ServiceAddress, backend: Backend, node: str) -> None:
+    """Keep in mind that the packet goes to a backend that the EndpointSlices have as not ready.
+
+    Args:
+        walk: in progress; its last hop balances.
+        service: the frontend.
+        backend: that is followed.
+        node: whose map has it.
+    """
+    walk.stale = see_agent(
+        walk.cluster,
+        f"Cilium on {node} sends {service.owner_title} to {kinds.text(backend)}, which is not "
+        "ready by its EndpointSlices",
+        node,
+    )
 
 
 def name_cause(walk: PathBuilder) -> None:

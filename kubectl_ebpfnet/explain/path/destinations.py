@@ -24,6 +24,10 @@ from kubectl_ebpfnet.model.path import Fix, PathRequest
 from kubectl_ebpfnet.model.resolver import LookupOutcome
 from kubectl_ebpfnet.model.shell import word
 
+_WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet")
+_MEANT = 2
+"""Objects of the same name that are named."""
+
 
 @dataclass(frozen=True, slots=True)
 class FarAddress:
@@ -269,7 +273,8 @@ def _of_name(cluster: ClusterView, request: PathRequest, source: Placed) -> FarA
     )
     answer = look_up(name, sources)
     if answer.outcome is not LookupOutcome.FOUND:
-        return FarAddress(None, request.port, None, answer.text, answer, _fix(name, answer, source))
+        fix = _meant(cluster, request, source) or _fix(name, answer, source)
+        return FarAddress(None, request.port, None, answer.text, answer, fix)
     if answer.service is not None and answer.service.external_name:
         return _of_external_name(cluster, answer.service, request, source)
     if answer.service is not None:
@@ -283,6 +288,34 @@ def _of_name(cluster: ClusterView, request: PathRequest, source: Placed) -> FarA
         return FarAddress(None, request.port, note=note, name=answer)
     note = answer.text.replace(f" is {answer.addresses[0]}", f" is {address}", 1)
     return FarAddress(address, request.port, note=note, name=answer)
+
+
+def _meant(cluster: ClusterView, request: PathRequest, source: Placed) -> Fix | None:
+    """Return which object was meant by a bare word, which is taken for a DNS name; None where none
+    has that name, or the name is one of DNS."""
+    name, port = request.destination_name, f":{request.port}" if request.port else ""
+    if not name or "." in name:
+        return None
+    services = [(s.namespace, f"svc/{s.name}") for s in cluster.kube.services if s.name == name]
+    pods = [
+        (pod.namespace, f"pod/{pod.name}")
+        for pod in cluster.kube.pods
+        if pod.name == name or any(pod.belongs_to(kind, name) for kind in _WORKLOADS)
+    ]
+    found = [each for each in (*services, *pods) if each[0] == source.namespace]
+    found = found or [*services, *pods]
+    if not found:
+        return None
+    said = " or ".join(f"{each}{port}" for _, each in found[:_MEANT])
+    namespace, first = found[0]
+    within = f" --to-namespace {word(namespace)}" if namespace != source.namespace else ""
+    who = word(f"node/{source.name}")
+    if source.namespace:
+        who = f"-n {word(source.namespace)} {word(f'pod/{source.name}')}"
+    return Fix(
+        f"{name} alone is taken for a DNS name. Did you mean {said}?",
+        f"kubectl ebpfnet path {who} {word(f'{first}{port}')}{within}",
+    )
 
 
 def _fix(name: str, answer: NameAnswer, source: Placed) -> Fix:
@@ -301,5 +334,5 @@ def _fix(name: str, answer: NameAnswer, source: Placed) -> Fix:
             command = f"kubectl ebpfnet path {pod} {server}:53/udp"
             return Fix("See which way the pod's queries take to its nameserver.", command)
         case _:
-            text = f"Give the address that {name} has, or the Service: svc/NAME."
+            text = f"Give the address that {name} has, or name the object: svc/NAME, pod/NAME."
             return Fix(text)

@@ -172,6 +172,8 @@ def _with_flows(
         source = own_source(node, first, {b.address for b in backends} or {destination})
     query = _flow_query(request.protocol, source, destination, port, service, by_socket)
     flows = tuple(tracked_flows(node, replace(query, passed_by=sender.outside)))
+    if service is None and port is None and destination in cluster.node_addresses:
+        flows = tuple(each for each in flows if not _goes_to_a_pod(cluster, destination, each))
     # It comes in at its pod, or at the node; of a Service that entry does not tell which frontend.
     if sender.outside and not flows and service is None:
         flows = tuple(tracked_flows(node, query, "IN"))
@@ -237,6 +239,21 @@ def _flow_query(
     ends = frozenset((b.address, b.port) for b in behind)
     return FlowQuery(
         protocol, source, ends | {direct}, frozenset({direct}), service.rev_nat, by_socket
+    )
+
+
+def _goes_to_a_pod(cluster: ClusterView, address: Address, tracked: TrackedFlow) -> bool:
+    """Tell whether a flow to a node's address is one to a node port or a hostPort: who names no
+    port asks about the node itself."""
+    flow, name = tracked.flow, cluster.node_of(address)
+    place = (flow.destination_port, flow.protocol)
+    if tracked.translated.destination != address:
+        return True
+    pods = (pod for pod in cluster.kube.pods if pod.node == name and not pod.host_network)
+    return any(place in pod.host_ports for pod in pods) or any(
+        place == (port.node_port, port.protocol)
+        for service in cluster.kube.services
+        for port in service.ports
     )
 
 

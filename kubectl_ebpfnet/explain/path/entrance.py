@@ -10,11 +10,12 @@ finds no local endpoint (Kubernetes docs, "Create an External Load Balancer").
 from __future__ import annotations
 
 from kubectl_ebpfnet.errors import NotFound
+from kubectl_ebpfnet.explain.path import commands
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.in_capture import like
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import API, PlaceKind
-from kubectl_ebpfnet.model.kube import Service
+from kubectl_ebpfnet.model.kube import Pod, Service
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import ClosedEntry, Fix, PathRequest
 
@@ -69,10 +70,19 @@ def ways_in(cluster: ClusterView, request: PathRequest) -> WaysIn:
         return _by(name, "it has the address")
     if kind == "pod":
         pod = cluster.pod(request.destination_namespace, name)
-        node = pod.node if pod is not None else ""
-        return _by(node, "the node of the pod") if node else WaysIn()
+        if pod is None:
+            return WaysIn()
+        return _by(pod.node, "the node of the pod") if pod.node else _not_placed(pod)
     address = request.destination_address
     return _of_address(cluster, address) if address is not None else WaysIn()
+
+
+def _not_placed(pod: Pod) -> WaysIn:
+    why = f": {pod.reason}" if pod.reason else ""
+    return WaysIn(
+        problem=f"pod {pod.namespace}/{pod.name} is on no node ({pod.state}{why})",
+        fix=Fix("See why it is not scheduled.", commands.describe_pod(pod.namespace, pod.name)),
+    )
 
 
 def service_of(cluster: ClusterView, request: PathRequest) -> Service | None:

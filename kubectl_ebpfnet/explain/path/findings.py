@@ -7,14 +7,12 @@ from typing import Any
 
 from kubectl_ebpfnet.errors import role_file
 from kubectl_ebpfnet.explain.flows.match import no_snat_map
-from kubectl_ebpfnet.explain.path import backends, former_backends, from_inside
+from kubectl_ebpfnet.explain.path import former_backends, from_inside
 from kubectl_ebpfnet.explain.path.endpoints import PathEnds
-from kubectl_ebpfnet.explain.path.other_clusters import cluster_of
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.answer import Answer
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.cilium import Backend
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import PlaceKind, pod_place
 from kubectl_ebpfnet.model.net import endpoint_text
@@ -45,7 +43,6 @@ def across(whole: WholePath) -> list[Finding]:
         _translations,
         _backends,
         _outside,
-        _stale_backends,
     )
     return [finding for rule in rules for finding in rule(whole)]
 
@@ -197,51 +194,3 @@ def _outside(whole: WholePath) -> Iterator[Finding]:
     """Report where a client outside meets something else."""
     if whole.ends.source.kind != "address":
         yield from from_inside.findings(whole.cluster, whole.ends.service)
-
-
-def _stale_backends(whole: WholePath) -> Iterator[Finding]:
-    """Report a map of Cilium's that is behind its agent, or an agent that is behind Kubernetes."""
-    service = whole.ends.service
-    if service is None or not service.in_cilium or service.by_proxy:
-        return
-    node = whole.cluster.node(whole.ends.first_node)
-    active = [b for b in service.backends if b.state in ("", backends.ACTIVE)]
-    places = {backends.place(b) for b in active}
-    mapped = service.mapped
-    not_mapped = [b for b in active if mapped is not None and backends.place(b) not in mapped]
-    if not_mapped:
-        yield Finding(
-            Severity.ERROR,
-            f"the datapath of {node.name} lacks a backend of {service.title}: "
-            f"{_listed(not_mapped)}",
-            f"The agent has it as active, its map has not: `{node.cilium('bpf lb list')}` against "
-            f"`{node.cilium('service list')}`, and the agent's log.",
-            service.evidence,
-        )
-    stale = [b for b in service.stale(active) if cluster_of(node, b.address) is None]
-    if stale:
-        yield Finding(
-            Severity.ERROR,
-            f"{service.title} still has a backend that no EndpointSlice names: {_listed(stale)}",
-            "Cilium did not see that it is gone: the agent's connection to the API server, and "
-            "its log, tell why.",
-            service.evidence,
-        )
-    if service.sliced is None or service.named_elsewhere:
-        return
-    away = service.type != "ClusterIP" or bool(service.flags & {"Local", "InternalLocal"})
-    known = {backends.place(b) for b in service.backends}
-    late = [e for e in service.sliced if e.ready and backends.place(e) not in known]
-    if late and places and not away and not any(end.zones for end in service.sliced):
-        yield Finding(
-            Severity.WARNING,
-            f"{service.title} lacks a ready endpoint of its EndpointSlices: "
-            f"{', '.join(backends.text(end) for end in late[:3])}",
-            f"Cilium on {node.name} is behind Kubernetes: the agent's connection to the API "
-            "server, and its log, tell why.",
-            service.evidence,
-        )
-
-
-def _listed(found: Sequence[Backend]) -> str:
-    return ", ".join(backends.text(b) for b in found)

@@ -34,13 +34,13 @@ class NotLookedUp:
 
     Attributes:
         text: one clause.
-        fix: what to do, None where the cache was not read.
+        fix: what to do.
         evidence: the proof.
         unread: the fact that was not read, None where it was.
     """
 
     text: str
-    fix: Fix | None = None
+    fix: Fix
     evidence: tuple[Evidence, ...] = ()
     unread: Fact[FqdnEntry] | None = None
 
@@ -65,10 +65,18 @@ def why_not(
     """
     allowed = f"toFQDNs allows {few(names, _SHOWN)} there"
     table = cache_of(node, endpoint_id)
+    command = node.cilium(f"fqdn cache list -e {endpoint_id}")
     if not table.known:
         return NotLookedUp(
-            f"{allowed}, and by Cilium's tables none of these names is known to have {address} "
-            "(which names the pod looked up was not read)",
+            f"{allowed}, and by Cilium's tables none of these names is known to have {address}"
+            f"{_not_in_ipcache(node, address)} (which names the pod looked up was not read)",
+            Fix(
+                f"See whether the pod looked up a name that has {address}. If not, it has to, by "
+                "the server of the rule that has dns rules: only what passes Cilium's DNS proxy is "
+                f"allowed, and for its TTL. If so, the agent on {node.name} does not follow its "
+                "own cache; its log tells why.",
+                command,
+            ),
             unread=q.FQDN_CACHE.about("-e", str(endpoint_id)),
         )
     own = [entry for entry in table.facts if entry.endpoint_id == endpoint_id]
@@ -77,17 +85,26 @@ def why_not(
     proof = proof or cite.whole(table.record)
     at = _moment(table)
     fitting = [entry for entry in having if fits_any(entry.name, names)]
-    command = node.cilium(f"fqdn cache list -e {endpoint_id}")
     again = Fix(
         "Let the pod look the name up again, by the server of the rule that has dns rules: only "
         "what passes Cilium's DNS proxy is allowed, and for its TTL.",
         command,
     )
     if fitting:
+        until = fitting[0].expires
+        expired = at is not None and until is not None and until < at
         return NotLookedUp(
             f"{allowed}, and the FQDN cache has {address} by {_entry(fitting[0], at)}, which its "
-            "policy map does not follow",
-            Fix(f"See why the agent on {node.name} does not follow its own cache.", command), proof,
+            f"tables do not follow{_not_in_ipcache(node, address)}",
+            again
+            if expired
+            else Fix(
+                f"The rules are right: see why the agent on {node.name} does not follow its own "
+                "cache, by its log. A look-up of the pod, and a restart of the agent, write it "
+                "anew.",
+                command,
+            ),
+            proof,
         )  # fmt: skip
     if having:
         return NotLookedUp(
@@ -106,6 +123,15 @@ def why_not(
         allowed += f", and no name in the FQDN cache has {address}"
     has = few(own, _SHOWN, lambda entry: _entry(entry, at))
     return NotLookedUp(f"{allowed}: it has {has or 'no name of this pod'}", again, proof)
+
+
+def _not_in_ipcache(node: NodeView, address: Address) -> str:
+    """Return that the ipcache gives an address no identity of its own, "" where it does, or was not
+    read."""
+    entry = node.ipcache_of(address)
+    if not node[q.IPCACHE].known or (entry is not None and entry.prefix.num_addresses == 1):
+        return ""
+    return f": the ipcache of {node.name} has no entry of {address}, so it is world"
 
 
 def allowed_by(node: NodeView, endpoint_id: int, address: Address) -> str:

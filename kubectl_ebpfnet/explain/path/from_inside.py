@@ -81,7 +81,7 @@ def _by_traffic_policy(
 
 
 def _by_source(service: ServiceAddress, owner: Service) -> Iterator[str]:
-    if "check source-range" not in service.flags or not owner.source_ranges:
+    if not service.checks_source or not owner.source_ranges:
         return
     ranges = ", ".join(map(str, owner.source_ranges))
     refused = "deny" in service.flags

@@ -6,18 +6,14 @@ from dataclasses import replace
 
 from kubectl_ebpfnet.errors import role_file
 from kubectl_ebpfnet.explain.kernel.netfilter import WANTS_PORT
+from kubectl_ebpfnet.explain.path.endings import Stopped
 from kubectl_ebpfnet.explain.path.state import PathBuilder
-from kubectl_ebpfnet.model.evidence import LIVE, PlaceKind, pod_place
+from kubectl_ebpfnet.model.evidence import LIVE, PlaceKind, Record, pod_place
 from kubectl_ebpfnet.model.net import TCP, endpoint_text, protocol_name
 from kubectl_ebpfnet.model.path import Fix, Target
 from kubectl_ebpfnet.model.shell import word
 
 _LATE = "that --timeout allows"  # collect/deadline.py
-_NAMES_ALONE = frozenset((
-    "networkpolicies", "ciliumnetworkpolicies", "ciliumclusterwidenetworkpolicies",
-    "ciliumcidrgroups", "ciliumegressgatewaypolicies",
-))  # fmt: skip
-"""Lists that tell which policy it is, by its name: what decides is in the nodes' maps."""
 
 
 def wants_port(walk: PathBuilder) -> bool:
@@ -32,7 +28,7 @@ def how_to_get(walk: PathBuilder) -> Fix | None:
         return Fix("Name the port of the destination, HOST:PORT.")
     source = walk.ends.source
     own = pod_place(source.namespace, source.name)
-    refused = [r for r in bundle.records if r.denied and not _NAMES_ALONE & set(r.argv[:2])]
+    refused = [each for each in bundle.records if each.denied and _matters(walk, each)]
     # A far pod tells of the way back alone, and is asked last.
     refused.sort(key=lambda record: record.place.kind is PlaceKind.POD and record.place != own)
     denied = refused[0].denied if refused else ""
@@ -58,6 +54,19 @@ def how_to_get(walk: PathBuilder) -> Fix | None:
     if by_node_pod:
         return None
     return Fix("Let node pods read the nodes.", f"{again} --node-access pod")
+
+
+def _matters(walk: PathBuilder, record: Record) -> bool:
+    """Tell whether what a user may not read is missing in this answer: a pod or a node that could
+    not be asked, or a list that the reasons name. The other lists give names alone."""
+    if record.place.kind is not PlaceKind.API:
+        return True
+    end = walk.end
+    reasons = [each.reason for each in walk.undecided]
+    reasons += [end.reason] if isinstance(end, Stopped) else []
+    kind, name = record.argv[1] if len(record.argv) > 1 else record.denied, record.argv[-1]
+    words = (kind.removesuffix("s"), record.denied, *([] if name.startswith("-") else [name]))
+    return any(word.lower() in reason.lower() for word in words for reason in reasons)
 
 
 def _sender(source: Target) -> str:

@@ -97,6 +97,11 @@ class ServiceAddress:
         return _L7 in self.flags or bool(self.proxy_port) or dummy
 
     @property
+    def checks_source(self) -> bool:
+        """Its load-balancer lets some sources in alone (loadBalancerSourceRanges)."""
+        return "check source-range" in self.flags
+
+    @property
     def redirects_locally(self) -> bool:
         """A CiliumLocalRedirectPolicy chose its backends."""
         return self.type == "LocalRedirect"

@@ -58,7 +58,7 @@ def find(
         found = _of_kubernetes(search, *owner)
         return found if over is None else _left_alone(node, found, over)
     found = replace(_of_cilium(search, listed, mapped), in_cilium=not unmapped)
-    if owner is None and frontend.address.is_unspecified:  # a node port by loopback
+    if owner is None and frontend.type == "NodePort":  # at loopback, or another own address
         of_nodes = (_owner(cluster, each, port, protocol) for each in cluster.node_addresses)
         owner = next(filter(None, islice(of_nodes, 1)), None)
     checked = None if owner is not None else _health_check_of(cluster, found)

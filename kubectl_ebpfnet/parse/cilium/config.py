@@ -95,6 +95,7 @@ def datapath(settings: Mapping[str, str]) -> DatapathConfig:
         ),
         host_firewall=_flag(settings, "enable-host-firewall"),
         policy_audit=_flag(settings, "policy-audit-mode"),
+        source_ranges=_flag(settings, "enable-svc-source-range-check"),
         dns_transparent=_flag(settings, "dnsproxy-enable-transparent-mode"),
         egress_gateway=_flag(settings, "enable-ipv4-egress-gateway", "enable-egress-gateway"),
         endpoint_routes=_flag(settings, "enable-endpoint-routes"),

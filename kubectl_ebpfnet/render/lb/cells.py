@@ -82,11 +82,11 @@ def _milliseconds(seconds: float) -> str:
 def _health(row: NodeRow) -> str:
     due, health = row.expected.health_status, row.health
     if health is None:
-        return f"{due} due" if due is not None and not row.attempts else ""
+        return f"want {due}" if due is not None and not row.attempts else ""
     count = f" ({health.local_endpoints})" if health.local_endpoints is not None else ""
     text = f"{health.status}{count}" if health.status is not None else "none"
     got = 503 if health.status is None else health.status
-    return text if due in (None, got) else f"{text}, {due} due"
+    return text if due in (None, got) else f"{text}, not {due}"
 
 
 def _verdict(row: NodeRow) -> str:

@@ -184,9 +184,7 @@ def test_an_attempt_that_could_not_be_made_is_said() -> None:
 
 def test_without_a_probe_the_summary_says_dry_run() -> None:
     report = judge(REQUEST, cluster(service(), READY))
-    assert report.summary == (
-        "svc/web-lb: dry run: expected results for 3 nodes (externalTrafficPolicy: Local)"
-    )
+    assert report.summary == ("svc/web-lb: dry run: expected results for 3 nodes")
     # A probe that could try nothing is none.
     assert "nothing was seen of 3 nodes" in judge(REQUEST, cluster(service(), READY), []).summary
 

@@ -251,3 +251,52 @@ def test_a_proxy_decides_after_the_map() -> None:
     assert path.verdict == "unknown"
     assert "the L7 proxy of node2 (port 10000) decides" in path.reason
     assert finding(path, "the L7 proxy of node2 decides").severity == "info"
+
+
+@pytest.mark.parametrize(
+    ("word", "text", "command"),
+    [
+        ("web:80", "svc/web:80 or pod/web-7c469c57c9-54wmd:80?", "pod/client svc/web:80"),
+        ("hp", "Did you mean pod/hp?", "pod/client pod/hp"),
+        ("hubble-peer", "svc/hubble-peer?", "svc/hubble-peer --to-namespace kube-system"),
+    ],
+)
+def test_a_bare_word_that_is_an_objects_name_suggests_the_object(
+    word: str, text: str, command: str
+) -> None:
+    path = ask(changed("../features/services/agent.zip"), "client", word)
+    assert path.verdict == "unknown"
+    assert path.fix is not None
+    assert path.fix.text.startswith(f"{word.partition(':')[0]} alone is taken for a DNS name. Did")
+    assert text in path.fix.text
+    assert path.fix.command.endswith(command)
+
+
+def test_a_bare_word_that_nothing_is_called_suggests_the_kinds() -> None:
+    path = ask(changed("../features/services/agent.zip"), "client", "nobody")
+    assert path.fix is not None
+    assert path.fix.text.endswith("or name the object: svc/NAME, pod/NAME.")
+
+
+def test_a_node_without_a_port_is_the_node_itself_and_none_of_its_node_ports() -> None:
+    """The newest flow to node1 went to its hostPort."""
+    path = ask(changed("../features/services/agent.zip"), "client", "node/node1")
+    assert path.hops[-1].summary == "delivered to node node1 itself"
+    assert path.destination.port is None
+    assert path.hops[-1].packet.flow.destination_port is None
+
+
+def test_a_pod_that_is_on_no_node_says_what_to_do_to_a_client_outside() -> None:
+    def pending(value: dict[str, object]) -> None:
+        assert isinstance(value["items"], list)
+        for item in value["items"]:
+            if item["metadata"]["name"] == "ws1":
+                item["spec"].pop("nodeName")
+                item["status"] = {"phase": "Pending"}
+
+    bundle = changed("../features/services/agent.zip", json_edit("api", "get pods -A", pending))
+    path = ask(bundle, "172.31.7.200", "pod/ws1:8080")
+    assert path.verdict == "unknown"
+    assert path.cause == "pod default/ws1 is on no node (Pending)"
+    assert path.fix is not None
+    assert path.fix.command == "kubectl describe pod -n default ws1"

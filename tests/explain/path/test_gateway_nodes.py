@@ -425,9 +425,75 @@ def test_a_policy_for_others_says_nothing_of_this_packet(spec: dict[str, Any]) -
     assert not [f for f in path.findings if "CiliumEgressGatewayPolicy" in f.title]
 
 
-def test_a_row_that_no_policy_asks_for_is_said() -> None:
-    other = {**SPEC, "destinationCIDRs": ["9.9.9.0/24"]}
-    path = ask(changed(HEALTHY, more=(policies(other),)), "client", WORLD)
-    assert (
-        finding(path, "leads the packet to an egress gateway, and no policy").severity == "warning"
+ELSEWHERE = {**SPEC, "destinationCIDRs": ["9.9.9.0/24"]}
+
+
+@pytest.mark.parametrize("changes", [(), (old_pins("node1"), old_pins("node2"))])
+def test_a_row_that_no_policy_asks_for_is_said(changes: tuple[Change, ...]) -> None:
+    path = ask(changed(HEALTHY, *changes, more=(policies(ELSEWHERE),)), "client", WORLD)
+    found = finding(path, "the map of node2 leads 10.44.1.144 → 1.1.1.0/24 to an egress gateway")
+    assert "and no CiliumEgressGatewayPolicy does" in found.title
+    assert found.severity == "warning"
+    assert ("CiliumEgressNATPolicy" in found.detail) is bool(changes)
+
+
+def gateway(**spec: Any) -> dict[str, Any]:
+    """The recorded policy with another gateway."""
+    return {**SPEC, "egressGateway": {**SPEC["egressGateway"], **spec}}  # type: ignore[dict-item]
+
+
+def labelled(**labels: str) -> dict[str, Any]:
+    return {"matchLabels": {key.replace("_", "/"): value for key, value in labels.items()}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        (gateway(egressIP="172.31.7.112"), "has egressIP 172.31.7.112, and the map 172.31.7.111"),
+        (
+            gateway(nodeSelector=labelled(**{"kubernetes.io_hostname": "node2"})),
+            "(kubernetes.io/hostname=node2) selects node2, and the map leads to node1",
+        ),
+        (gateway(nodeSelector=labelled(no="where")), "selects no node, and the map leads to node1"),
+    ],
+)
+def test_a_row_that_its_policy_would_make_otherwise_is_said(
+    spec: dict[str, Any], said: str
+) -> None:
+    path = ask(changed(HEALTHY, more=(policies(spec),)), "client", WORLD)
+    found = finding(path, "does not follow CiliumEgressGatewayPolicy egw")
+    assert said in found.title
+    assert found.severity == "warning"
+
+
+def test_a_row_of_which_one_of_two_policies_may_be_the_maker_is_right() -> None:
+    both = policies(gateway(egressIP="172.31.7.112"), SPEC)
+    path = ask(changed(HEALTHY, more=(both,)), "client", WORLD)
+    assert not [f for f in path.findings if f.severity != "info"]
+
+
+@pytest.mark.parametrize("excluded", [True, False])
+def test_a_row_that_excludes_what_no_policy_excludes_is_said(excluded: bool) -> None:
+    spec = {**SPEC, "destinationCIDRs": ["1.1.0.0/16"]}
+    if excluded:
+        spec["excludedCIDRs"] = ["1.1.1.0/24"]
+    capture = "../features/egress-gateway-excluded/agent.zip"
+    path = ask(changed(capture, more=(policies(spec),)), "client", WORLD)
+    said = [f for f in path.findings if "from its egress gateway (excludedCIDRs)" in f.title]
+    assert [f.severity for f in said] == ([] if excluded else ["warning"])
+
+
+def test_a_row_without_a_gateway_says_what_is_dropped_and_what_selects_nothing() -> None:
+    hop = dropped_at(ask(changed(NO_GATEWAY, more=(policies(SPEC),)), "client", WORLD))
+    assert hop.summary == (
+        "egress gateway policy egw for 10.44.1.144 → 1.1.1.0/24 has no gateway node (its "
+        "nodeSelector egress=yes selects no node): dropped (No egress gateway found)"
     )
+
+
+def test_a_row_without_a_gateway_that_no_policy_makes_is_the_agents() -> None:
+    path = ask(changed(NO_GATEWAY, more=(policies(ELSEWHERE),)), "client", WORLD)
+    assert path.drop is not None
+    assert path.drop.object.startswith("Pod kube-system/cilium-")
+    assert path.fix is not None
+    assert path.fix.text.startswith("See why Cilium's agent on node2 is behind")

@@ -11,18 +11,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from kubectl_ebpfnet.capture.open import open_bundle
 from kubectl_ebpfnet.cli import arguments
-from kubectl_ebpfnet.explain.path.stages.policy_outcome import answered_under_policies
-from kubectl_ebpfnet.explain.path.state import PathBuilder
+from kubectl_ebpfnet.explain.path.stages import audit_signs
 from kubectl_ebpfnet.explain.path.walk import explain
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
-from kubectl_ebpfnet.model.evidence import Bundle, InMemory, Record, bundle_of
+from kubectl_ebpfnet.model.evidence import API, Bundle, InMemory, Record, bundle_of
 from kubectl_ebpfnet.model.path import Path as Answer
 from kubectl_ebpfnet.model.path import Severity, Verdict
 
@@ -207,7 +205,7 @@ def test_a_rule_that_the_map_does_not_follow_is_the_finding() -> None:
     assert path.fix is not None
     assert "agent on node1" in path.fix.text
     assert path.drop is not None
-    assert path.drop.object == ""
+    assert path.drop.object == "CiliumEndpoint default/t-range"
 
     def late(policy: dict[str, Any]) -> None:
         widen(policy)
@@ -409,8 +407,17 @@ def test_a_time_that_no_clock_shows_decides_nothing(time: str) -> None:
     def odd(policy: dict[str, Any]) -> None:
         policy["metadata"]["creationTimestamp"] = time
 
-    attempt = SimpleNamespace(age=1.0, evidence=(SimpleNamespace(record=1),))
     cluster = ClusterView(changed(edited("portrange", odd)))
-    walk = SimpleNamespace(attempt=attempt, answered_now=lambda: True, cluster=cluster)
-    answered_under_policies(cast(PathBuilder, walk))  # raises nothing
+    record = Record(0, API, ("get",), 0, started="2026-11-30T05:00:11Z")
+    assert audit_signs.is_since_changes(cluster, record, 1.0) is time.startswith("0001")
     assert ask(*TO_RANGE, edited("portrange", odd)).verdict
+
+
+def test_policies_that_may_not_be_listed_are_named_as_not_read() -> None:
+    holds = "that the policy map of endpoint 1209 holds what the policies ask for: "
+    path = ask("pod/client", "pod/t-range:8080", denied(POLICIES))
+    (said,) = (what for what in path.presumed if what.startswith(holds))
+    assert "this user may not list ciliumnetworkpolicies in the whole cluster" in said
+    assert not any(
+        what.startswith(holds) for what in ask("pod/client", "pod/t-range:8080").presumed
+    )

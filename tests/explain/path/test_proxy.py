@@ -104,7 +104,37 @@ def test_an_address_that_the_map_lacks_although_the_cache_has_it() -> None:
     path = fqdn("1.1.3.1:80", ("late.example.test.", "1.1.3.1", "47:00", "47:30"))
     dropped_at(path)
     assert "expired 25 s before" in path.cause
-    assert "its policy map does not follow" in path.cause.replace("which ", "")
+    assert "which its tables do not follow" in path.cause
+    assert path.fix is not None
+    assert "look the name up again" in path.fix.text
+
+
+def no_entry(text: str) -> str:
+    """An ipcache without the address of the name."""
+    return "".join(row for row in text.splitlines(True) if not row.startswith("1.1.1.1/"))
+
+
+@pytest.mark.parametrize(
+    ("cached", "cause", "fix"),
+    [
+        ((OK,), "which its tables do not follow: the ipcache of node2 has no entry of 1.1.1.1",
+         "The rules are right: see why the agent on node2 does not follow its own cache"),
+        ((), "the ipcache of node2 has no entry of 1.1.1.1, so it is world (which names the pod",
+         "See whether the pod looked up a name that has 1.1.1.1."),
+    ],
+)  # fmt: skip
+def test_an_address_of_a_name_that_the_ipcache_lost(
+    cached: tuple[tuple[str, str, str, str], ...], cause: str, fix: str
+) -> None:
+    lost = edit("node2", "cilium-dbg bpf ipcache list", no_entry)
+    more = (cache(*cached),) if cached else ()
+    path = ask(changed(FQDN, lost, more=more), "pod/dnsclient", "1.1.1.1:80")
+    dropped_at(path)
+    assert cause in path.cause
+    assert "the nearest is egress[1]" in path.cause  # that of the names, not that of port 53
+    assert path.fix is not None
+    assert path.fix.text.startswith(fix)
+    assert path.fix.command == "cilium-dbg fqdn cache list -e 461"
 
 
 def test_the_name_that_allows_an_address_is_told() -> None:

@@ -15,7 +15,7 @@ from kubectl_ebpfnet.explain.path.state import PathBuilder
 from kubectl_ebpfnet.explain.path.verdict import Decision, settle
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model.cilium import NatEntry
-from kubectl_ebpfnet.model.evidence import Record, agent_place, bundle_of, node_place
+from kubectl_ebpfnet.model.evidence import API, Record, agent_place, bundle_of, node_place
 from kubectl_ebpfnet.model.net import TCP, UDP, Flow
 from kubectl_ebpfnet.model.path import (
     NOW,
@@ -299,3 +299,15 @@ def test_a_permission_that_is_missing_is_named() -> None:
     fix = settle(builder).fix
     assert fix is not None
     assert "create x" in fix.text
+
+
+@pytest.mark.parametrize("matters", [True, False])
+def test_a_list_is_to_be_granted_where_the_reason_names_it(*, matters: bool) -> None:
+    denied = "list endpointslices.discovery.k8s.io in the whole cluster"
+    argv = ("get", "endpointslices", "-A")
+    record = Record(1, API, argv, None, error="forbidden", denied=denied)
+    builder = walk(NONE, records=[record])
+    builder.unknown("no EndpointSlice was read" if matters else "the routes were not read")
+    fix = settle(builder).fix
+    assert fix is not None
+    assert (denied in fix.text) is matters

@@ -171,7 +171,7 @@ def planned() -> ProbeReport:
     return replace(
         as_asked(),
         verdict=Judgement.UNKNOWN,
-        summary="svc/web-lb: dry run: expected results for 2 nodes (externalTrafficPolicy: Local)",
+        summary="svc/web-lb: dry run: expected results for 2 nodes",
         rows=rows,
         internal=(),
     )

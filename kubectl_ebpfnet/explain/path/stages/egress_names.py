@@ -8,7 +8,10 @@ Where the objects and the map disagree, that is a finding.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from kubectl_ebpfnet.explain.path import egress_gateway as egress
+from kubectl_ebpfnet.explain.path.agent_behind import see_agent
 from kubectl_ebpfnet.explain.path.stages import policy_ends
 from kubectl_ebpfnet.explain.path.state import PathBuilder
 from kubectl_ebpfnet.explain.policy import text
@@ -113,24 +116,104 @@ def without_row(walk: PathBuilder, node: NodeView, destination: Address) -> None
         )
 
 
-def say_unnamed(walk: PathBuilder, node: NodeView, found: Behind) -> None:
-    """Say why the policy behind a row of a node's map has no name, or that there is none."""
-    if found.stale and egress.is_since_1_18(
-        node
-    ):  # before, a CiliumEgressNATPolicy may be behind it
-        walk.finding(
-            Severity.WARNING,
-            f"the map of {node.name} leads the packet to an egress gateway, and no policy does",
-            "The policy that selected the pod is gone, or was changed, and the agent did not take "
-            f"that in: see its log. `{node.cilium('bpf egress list')}` shows the row.",
-            found.evidence,
-        )
+def compare(walk: PathBuilder, node: NodeView, row: EgressGatewayPolicy, found: Behind) -> None:
+    """Report where a row of a node's map and the policies disagree, or why these are not known.
+
+    Args:
+        walk: takes findings.
+        node: whose map has the row.
+        row: of the policy map.
+        found: the policies behind it.
+    """
+    if found.stale:
+        _say_stale(walk, node, row, found)
     elif found.unread:
         walk.finding(
             Severity.INFO,
             "the egress gateway policy that decides is not known by name",
             f"{found.unread[:1].upper()}{found.unread[1:]}.",
         )
+    elif not row.excluded:
+        differs = [
+            _other_address(row, policy) or _other_gateway(walk, row, policy)
+            for policy in found.policies
+        ]
+        _say_otherwise(walk, node, row, found, differs)
+
+
+def compare_address(walk: PathBuilder, node: NodeView, row: EgressGatewayPolicy) -> None:
+    """Report a gateway whose row has another egress address than the policy.
+
+    Args:
+        walk: takes findings.
+        node: the gateway.
+        row: of its map.
+    """
+    found = behind(walk, row)
+    differs = [_other_address(row, policy) for policy in found.policies]
+    _say_otherwise(walk, node, row, found, differs)
+
+
+def _say_stale(walk: PathBuilder, node: NodeView, row: EgressGatewayPolicy, found: Behind) -> None:
+    does = f"leads {row.source} → {row.destination} to an egress gateway"
+    if row.excluded:
+        does = f"keeps {row.source} → {row.destination} from its egress gateway (excludedCIDRs)"
+    older = "" if egress.is_since_1_18(node) else ", unless a CiliumEgressNATPolicy makes the row "
+    older += "(Cilium up to 1.12)" if older else ""
+    walk.finding(
+        Severity.WARNING,
+        f"the map of {node.name} {does}, and no CiliumEgressGatewayPolicy does",
+        f"The policy that selected the pod is gone, or was changed, and the agent on {node.name} "
+        f"did not take that in{older}: see its log. `{node.cilium('bpf egress list')}` shows the "
+        "row.",
+        found.evidence + egress.evidence(node, row),
+    )
+
+
+def _say_otherwise(
+    walk: PathBuilder,
+    node: NodeView,
+    row: EgressGatewayPolicy,
+    found: Behind,
+    differs: Sequence[str],
+) -> None:
+    """Report a row that every policy behind it would make otherwise."""
+    if not differs or not all(differs):
+        return
+    walk.finding(
+        Severity.WARNING,
+        f"the map of {node.name} does not follow {found.title}: {differs[0]}",
+        f"The map decides. The agent on {node.name} is behind the policy, or the nodes' labels and "
+        f"addresses: its log tells why. `{node.cilium('bpf egress list')}` shows the row.",
+        found.evidence + egress.evidence(node, row),
+    )
+
+
+def _other_address(row: EgressGatewayPolicy, policy: EgressPolicy) -> str:
+    """Return that a row has none of the addresses that a policy asks for; "" where it has one, or
+    the policy leaves the address to the gateway."""
+    version, given = row.destination.version, row.egress_address
+    asked = [g.address for g in policy.gateways if g.address and g.address.version == version]
+    if given is None or not asked or len(asked) < len(policy.gateways) or given in asked:
+        return ""
+    return f"that has egressIP {' or '.join(map(str, asked))}, and the map {given}"
+
+
+def _other_gateway(walk: PathBuilder, row: EgressGatewayPolicy, policy: EgressPolicy) -> str:
+    """Return that a row leads to a node that a policy does not select; "" where that may be it."""
+    named = walk.cluster.owner_of(row.gateway) if row.gateway is not None else ""
+    chosen = [g.nodes for g in policy.gateways if g.nodes is not None]
+    if not named or len(chosen) < len(policy.gateways):
+        return ""
+    if lists.read(walk.cluster, "nodes") is None:
+        return ""
+    hits = [selects(each, _as_party(dict(kube.labels))).matches for each in chosen
+            for kube in walk.cluster.kube.nodes if kube.name == named]  # fmt: skip
+    if not hits or any(hit is not False for hit in hits):
+        return ""
+    where = " or ".join(text.selector(each) for each in chosen)
+    ready = ", ".join(name for each in chosen for name in _nodes(walk, each)) or "no node"
+    return f"its nodeSelector ({where}) selects {ready}, and the map leads to {named}"
 
 
 def no_gateway(walk: PathBuilder, row: EgressGatewayPolicy, found: Behind) -> tuple[str, str, Fix]:
@@ -141,9 +224,18 @@ def no_gateway(walk: PathBuilder, row: EgressGatewayPolicy, found: Behind) -> tu
         row: of the policy map.
         found: the policies behind it.
     """
-    title = f"{found.title} for {row.source} → {row.destination} has no gateway node"
+    title = (
+        f"{found.title} for {row.source} → {row.destination} has no gateway node: what it selects "
+        "is dropped"
+    )
     if not found.policies:
         detail = "No node matches the policy's nodeSelector: label one."
+        if found.stale:
+            detail = (
+                f"No CiliumEgressGatewayPolicy makes that row: the agent on {walk.sender.node} "
+                "did not take in that its policy is gone, or was changed. Its log tells why."
+            )
+            return title, detail, see_agent(walk.cluster, detail, walk.sender.node).fix
         if found.unread:
             detail += f" Which policy it is is not known: {found.unread}."
         listed = Fix(detail, f"kubectl get {RESOURCES[0]} -o yaml")
@@ -164,6 +256,24 @@ def no_gateway(walk: PathBuilder, row: EgressGatewayPolicy, found: Behind) -> tu
     labels = [r for each in chosen[:1] for r in each if r.operator == "In" and r.values]
     words = " ".join(word(f"{r.key}={r.values[0]}") for r in labels)
     return title, detail, Fix(detail, f"kubectl label node NODE {words}" if words else "")
+
+
+def to_edit(walk: PathBuilder, node: NodeView, found: Behind) -> str:
+    """Return the one object that a person would edit, or the agent that is behind, "" for none."""
+    if found.stale:
+        return see_agent(walk.cluster, "", node.name).object
+    return found.object
+
+
+def selects_nothing(walk: PathBuilder, found: Behind) -> str:
+    """Return which nodeSelector of the policies behind a row selects no node, to follow "has no
+    gateway node"; "" where one does, or that is not known."""
+    if not found.policies or lists.read(walk.cluster, "nodes") is None:
+        return ""
+    chosen = [each.nodes for each in found.policies[0].gateways if each.nodes is not None]
+    if not chosen or any(_nodes(walk, each) for each in chosen):
+        return ""
+    return f" (its nodeSelector {' or '.join(map(text.selector, chosen))} selects no node)"
 
 
 def no_address(node: NodeView, found: Behind) -> str:

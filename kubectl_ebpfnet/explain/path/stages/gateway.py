@@ -73,6 +73,7 @@ def out_of_tunnel(
         egress.evidence(node, row),
         short=f"the egress gateway, as {row.egress_address}",
     )
+    names.compare_address(walk, node, row)
     coming = here.to(Stage.HOST, device="", in_device=device, at_gateway=True)
     if row.device:
         return by_number(walk, coming, node, row)

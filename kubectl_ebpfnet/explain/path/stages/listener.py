@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from kubectl_ebpfnet.explain.kernel import sockets as kernel
-from kubectl_ebpfnet.explain.path import commands, host_ports
+from kubectl_ebpfnet.explain.path import agent_behind, commands, host_ports
 from kubectl_ebpfnet.explain.path.presumed import Look
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Where
 from kubectl_ebpfnet.explain.path.wrong_port import Unmet, remedy
@@ -142,7 +142,7 @@ def _nobody(
     if end.pod is None and isinstance(end.netns, NodeView):
         other = host_ports.elsewhere(walk.cluster, end.netns.name, unmet.flow)
         found = replace(found, cause=f"{found.cause}; {other}") if other else found
-        alone = walk.left_alone
+        alone = walk.left_alone or agent_behind.lacks_port(walk.cluster, end.netns, unmet.flow)
         if alone is not None:
             found = replace(alone, cause=f"{alone.cause}; {found.cause}")
     at_port = [s for s in answer.facts if s.port == unmet.flow.destination_port]
@@ -181,6 +181,8 @@ def _instead(walk: PathBuilder, end: PacketEnd, unmet: Unmet, answer: Answer[Lis
             return "IPVS, whose table was not read, may take it"
         if any(each.hook == "sk_lookup" for each in end.netns[q.ATTACHMENTS].facts):
             return "a program at sk_lookup may choose another socket"
+        if agent_behind.lacks_port(walk.cluster, end.netns, unmet.flow) is not None:
+            return ""
         return _led_to_a_pod(walk, end.netns.name, unmet.flow)
     nat = (HopPlace.POD, end.where[1], HopKind.NAT)
     if any((hop.place, hop.where, hop.kind) == nat for hop in walk.hops):
@@ -212,7 +214,7 @@ def _doubt_node_port(walk: PathBuilder, end: PacketEnd, flow: Flow) -> None:
         "and its sockets were not read"
     )
     fix = Fix("Read the node's sockets.", f"ss -ltnu sport = :{flow.destination_port}")
-    alone = walk.left_alone
+    alone = walk.left_alone or agent_behind.lacks_port(walk.cluster, end.netns, flow)
     if alone is not None:
         text, fix = f"{alone.cause}; {text}", alone.fix
     walk.doubt(text, Decides.DROP, fix)

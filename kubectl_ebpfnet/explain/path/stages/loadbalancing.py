@@ -9,6 +9,7 @@ from kubectl_ebpfnet.explain.path import backends as kinds
 from kubectl_ebpfnet.explain.path.backends import Place
 from kubectl_ebpfnet.explain.path.other_clusters import cluster_of
 from kubectl_ebpfnet.explain.path.service_address import ServiceAddress
+from kubectl_ebpfnet.explain.path.stages import cilium_behind
 from kubectl_ebpfnet.explain.path.stages.l7_lb import to_envoy
 from kubectl_ebpfnet.explain.path.stages.no_backend import without_backend
 from kubectl_ebpfnet.explain.path.state import Choice, PathBuilder, Where
@@ -63,6 +64,7 @@ def rewrite(
         to_envoy(walk, packet, service, where)
         return None
     _unread(walk, packet, service, where)
+    cilium_behind.report(walk, service, where[2])
     if not service.usable and not service.missing:
         return without_backend(walk, packet, service, where, how, external=external)
     chosen = _chosen(walk, service, tracked or walk.tracked)
@@ -149,14 +151,21 @@ def _weigh(
     target = (flow.destination, flow.destination_port)
     gone = next((b for b in service.backends if kinds.place(b) == target), None)
     known = gone is not None and service.in_cilium and not is_elsewhere
-    if gone is not None and known and service.stale([gone]):
+    if gone is None or not known:
+        return
+    if service.stale([gone]):
         agent_behind.note_stale(walk, service, gone, node)
+    elif gone in cilium_behind.not_ready(service):
+        agent_behind.note_not_ready(walk, service, gone, node)
 
 
 def _first(walk: PathBuilder, service: ServiceAddress) -> Backend:
-    """Return the backend that is followed: an EndpointSlice's or a pod's, where there is one."""
-    named: set[Place] = {kinds.place(end) for end in service.sliced or ()}
+    """Return the backend that is followed: an EndpointSlice's or a pod's, where there is one; a
+    ready one first."""
+    ends = sorted(service.sliced or (), key=lambda end: not end.ready)
+    named: list[Place] = [kinds.place(end) for end in ends]
     alive = [b for b in service.usable if kinds.place(b) in named]
+    alive.sort(key=lambda backend: named.index(kinds.place(backend)))
     alive += [b for b in service.usable if walk.cluster.pod_with(b.address) is not None]
     return (alive or list(service.usable))[0]
 

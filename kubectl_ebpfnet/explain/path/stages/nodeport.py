@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from kubectl_ebpfnet.explain.flows.between import nat_entry_of
 from kubectl_ebpfnet.explain.path import commands
+from kubectl_ebpfnet.explain.path.agent_behind import see_agent
 from kubectl_ebpfnet.explain.path.frontend_lookup import Lookup
 from kubectl_ebpfnet.explain.path.own_flow import tracked_at
 from kubectl_ebpfnet.explain.path.service_address import ServiceAddress
@@ -151,15 +152,21 @@ def _is_here(node: NodeView, address: Address) -> bool:
 
 def _in_ranges(walk: PathBuilder, here: PacketState, service: ServiceAddress, device: str) -> bool:
     """Tell whether the Service lets the source in (loadBalancerSourceRanges); drop it if not."""
-    if "check source-range" not in service.flags:
+    if not service.checks_source:
         return True
     source = here.packet.flow.source
     where = here.in_cilium(HopKind.LOAD_BALANCING, device)
     if service.owner is None or not service.owner.source_ranges:
+        reason, fix = f"the source ranges of {service.title} are not recorded", None
+        if service.owner is not None:
+            reason = (
+                f"Cilium's map on {here.node} lets only some sources in to {service.title}, and "
+                "the Service has no loadBalancerSourceRanges (any more)"
+            )
+            fix = see_agent(walk.cluster, reason, here.node).fix
         walk.hop(
             *where, f"{service.title} lets some source ranges in", State.UNKNOWN, here.packet,
-            service.evidence, reason=f"the source ranges of {service.title} are not recorded",
-            decides=Decides.DROP,
+            service.evidence, reason=reason, decides=Decides.DROP, fix=fix,
         )  # fmt: skip
         return True
     ranges = service.owner.source_ranges

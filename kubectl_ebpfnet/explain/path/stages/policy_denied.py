@@ -4,7 +4,7 @@ person edits."""
 from __future__ import annotations
 
 from kubectl_ebpfnet.explain.path import commands, policy, room
-from kubectl_ebpfnet.explain.path.stages import looked_up_names, policy_map
+from kubectl_ebpfnet.explain.path.stages import looked_up_names, policy_ends, policy_map
 from kubectl_ebpfnet.explain.path.stages.policy_names import Names
 from kubectl_ebpfnet.explain.path.stages.policy_outcome import asked, who
 from kubectl_ebpfnet.explain.path.stages.policy_subject import PolicySubject
@@ -75,9 +75,8 @@ def denied(
         detail=f"{subject.name[0].upper()}{subject.name[1:]}{mine}: {rule}.{because}{unread} "
         f"`{show}` in the agent on {subject.node.name} shows the drops as they happen.",
         cause=cause + ("" if audit_read else "; whether it is in policy audit mode was not read"),
-        fix=(looked_up.fix if looked_up is not None else None)
-        or _fix(walk, subject, verdict, named),
-        object=named.object,
+        fix=_fix(walk, subject, verdict, named) if looked_up is None else looked_up.fix,
+        object=named.object or _endpoint_behind(walk, subject, verdict, named),
         short=f"{asked(walk, subject)} {_denied_by(subject, verdict, named)}",
         by=f"by the {subject.direction} policy of {_whose(walk, subject)}",
     )
@@ -100,6 +99,20 @@ def _whose(walk: PathBuilder, subject: PolicySubject) -> str:
         return f"pod/{pod.name}"
     host = "host" in subject.name
     return f"node/{subject.node.name}" if host else f"{subject.name} on {subject.node.name}"
+
+
+def _endpoint_behind(
+    walk: PathBuilder, subject: PolicySubject, verdict: policy.PolicyVerdict, named: Names
+) -> str:
+    """Return the endpoint whose map is not what the policies ask for, "" where nothing says so."""
+    enforced = _enforced(subject)
+    broken = verdict.entry is None and (enforced is False or (enforced and _is_empty(subject)))
+    if not named.disagreement and not broken:
+        return ""
+    kind, _, name = policy_ends.title(walk.cluster, subject.node, subject.endpoint_id).partition(
+        " "
+    )
+    return {"pod": f"CiliumEndpoint {name}", "node": f"Node {name}"}.get(kind, "")
 
 
 def _enforced(subject: PolicySubject) -> bool | None:

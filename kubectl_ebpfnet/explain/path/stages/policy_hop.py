@@ -9,11 +9,15 @@ POLICY_AUDIT_MODE).
 from __future__ import annotations
 
 from kubectl_ebpfnet.explain.path import policy
+from kubectl_ebpfnet.explain.path.presumed import Look
 from kubectl_ebpfnet.explain.path.stages import (
+    audit_signs,
     endpoint_state,
+    policy_ends,
     policy_map,
     policy_names,
     policy_outcome,
+    policy_settings,
 )
 from kubectl_ebpfnet.explain.path.stages.policy_subject import PolicySubject
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Where
@@ -109,6 +113,12 @@ def decided(walk: PathBuilder, subject: PolicySubject, doubt: str = "") -> bool:
     named = policy_names.names(walk.cluster, subject, verdict)
     behind = endpoint_state.warn(walk, subject)
     policy_outcome.refused(walk, subject, named)
+    own = policy_ends.subject(walk.cluster, node, endpoint_id)
+    for unlisted in policy_settings.unlisted(walk.cluster, own):
+        walk.presumed.add(
+            f"that the policy map of {subject.name} holds what the policies ask for: {unlisted}",
+            Look.LAST,
+        )
     if verdict.allowed is None:
         policy_outcome.undecided(walk, subject, verdict, evidence, named)
         return True
@@ -121,8 +131,7 @@ def decided(walk: PathBuilder, subject: PolicySubject, doubt: str = "") -> bool:
         policy_outcome.audited(walk, subject, verdict, evidence, named)
         return True
     if audit.on is None and not doubt:
-        unread = "whether the endpoint is in policy audit mode was not read"
-        doubt = audit.reason or (unread if policy_outcome.answered_under_policies(walk) else "")
+        doubt = audit.reason or audit_signs.doubt(walk, subject, named)
     if doubt:
         policy_outcome.doubtful(walk, subject, verdict, doubt, evidence)
         reason = f"its policy denies this ({verdict.reason}), but {doubt}"

@@ -51,7 +51,10 @@ def lacking(
         other: the other end.
     """
     what = words.what(cluster, subject)
-    near = next((a for a in answer.lacking if a.by_peer.matches is not False), None)
+    # Names allow addresses by and by: a rule of names for the packet's port comes first.
+    allow = (*answer.undecided(deny=False), *answer.lacking)
+    by_name = [a for a in allow if a.rule.peers.names and a.by_port.matches]
+    near = next((a for a in (*by_name, *answer.lacking) if _may_be_meant(a)), None)
     beside = _beside(answer, other, subject)
     one = beside or near
     policy = one.policy if one is not None else answer.denying_by_default[0]
@@ -77,6 +80,10 @@ def lacking(
         return Lack(policy, "", fix, ())
     shown = few(rules, words.SHOWN, lambda each: words.rule(each, answer))
     return Lack(policy, f"; the rules are {shown}", fix, rules)
+
+
+def _may_be_meant(answer: RuleAnswer) -> bool:
+    return bool(answer.rule.peers.names) or answer.by_peer.matches is not False
 
 
 def _addition(subject: PolicySubject, other: Party, policy: Policy, what: str) -> Fix:

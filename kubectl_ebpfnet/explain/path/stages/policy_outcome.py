@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
-
 from kubectl_ebpfnet.explain.path import fqdn, policy
 from kubectl_ebpfnet.explain.path.redirect import Redirect
-from kubectl_ebpfnet.explain.path.stages.policy_names import REALIZED, Names
+from kubectl_ebpfnet.explain.path.stages.policy_names import Names
 from kubectl_ebpfnet.explain.path.stages.policy_subject import PolicySubject
 from kubectl_ebpfnet.explain.path.state import PathBuilder
 from kubectl_ebpfnet.explain.views import cite
@@ -185,25 +183,6 @@ def who(walk: PathBuilder, subject: PolicySubject) -> str:
     if identity is None:
         return f"{subject.remote.address} (identity not known)"
     return identity_text(walk.cluster, identity)
-
-
-def answered_under_policies(walk: PathBuilder) -> bool:
-    """Tell whether the flow is answered now, and since the newest change of a network policy: then
-    something lets pass what the map denies. An older answer proves nothing of the map."""
-    attempt = walk.attempt
-    if attempt is None or attempt.age is None or not walk.answered_now():
-        return False
-    cluster = walk.cluster
-    if not cluster.kube.network_policies:
-        return cluster.api_record("ciliumnetworkpolicies") is None
-    try:
-        record = cluster.bundle.numbered(attempt.evidence[0].record)
-        answered = datetime.fromisoformat(record.started) - timedelta(seconds=attempt.age)
-        policies = cluster.kube.network_policies
-        changes = [datetime.fromisoformat(time) for each in policies for time in each.changed]
-        return all(answered > change + REALIZED for change in changes)
-    except (ValueError, TypeError, IndexError, OverflowError):  # no times, or none of this world
-        return False
 
 
 def passed_now(walk: PathBuilder, node: str) -> tuple[Evidence, ...]:

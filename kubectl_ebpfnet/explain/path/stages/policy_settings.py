@@ -63,6 +63,11 @@ def enforcement(cluster: ClusterView, party: Party) -> Enforcement:
     )
 
 
+def unlisted(cluster: ClusterView, party: Party) -> list[str]:
+    """Return which lists of policies for an endpoint were refused, or failed, and why."""
+    return [why for why in _unread(cluster, party) if " were not read: " in why]
+
+
 def setting(cluster: ClusterView, key: str) -> str:
     """Return a setting of cilium-config, "" where it has none, and where it was not read."""
     return (_config(cluster) or {}).get(key, "")

@@ -45,8 +45,10 @@ def at_pod(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState 
                 State.UNKNOWN, here.packet, cite.whole(node[q.EGRESS_GATEWAY].record),
                 reason=reason, decides=Decides.WAY, fix=gateway.read_map(node),
             )  # fmt: skip
-        elif egress.excluded_by(node, flow) is None:
+        elif (excluded := egress.excluded_by(node, flow)) is None:
             names.without_row(walk, node, flow.destination)
+        elif not egress.in_cluster(walk, node, flow.destination):
+            names.compare(walk, node, excluded, names.behind(walk, excluded))
         return here
     there, reason = egress.looked_up_at_the_pod(node)
     if there is None and not egress.is_at(walk, node, row):
@@ -86,7 +88,7 @@ def at_device(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketSta
     if not _is_from_here(walk, here, node):
         return here
     found = names.behind(walk, row)
-    names.say_unnamed(walk, node, found)
+    names.compare(walk, node, row, found)
     walk.hop(
         *here.in_cilium(HopKind.ROUTE),
         f"{found.hop}: {here.node} itself is the gateway for {row.destination}",
@@ -99,21 +101,22 @@ def _to_gateway(
     walk: PathBuilder, here: PacketState, node: NodeView, row: EgressGatewayPolicy
 ) -> PacketState | None:
     found = names.behind(walk, row)
-    names.say_unnamed(walk, node, found)
+    names.compare(walk, node, row, found)
     evidence = egress.evidence(node, row) + found.evidence
     where = here.in_cilium(HopKind.ROUTE)
     if row.gateway is None:
         title, detail, fix = names.no_gateway(walk, row, found)
         walk.drop(
             *where,
-            f"{found.hop} matches and has no gateway node: No egress gateway found",
+            f"{found.hop} for {row.source} → {row.destination} has no gateway node"
+            f"{names.selects_nothing(walk, found)}: dropped (No egress gateway found)",
             State.DERIVED,
             here.packet,
             evidence,
             title=title,
             detail=detail,
             fix=fix,
-            object=found.object,
+            object=names.to_edit(walk, node, found),
         )
         return None
     several = ", ".join(address_text(walk.cluster, each) for each in (row.gateway, *row.others))

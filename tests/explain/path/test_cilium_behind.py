@@ -1,0 +1,201 @@
+"""Cilium's maps that are behind Kubernetes' Services and EndpointSlices: recorded clusters with one
+of the two changed, and healthy ones of the same kinds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from kubectl_ebpfnet.model.path import Path
+from tests.explain.path.changed import Change, ask, changed, dropped_at, finding
+from tests.explain.path.variants import edit, json_edit
+
+RECORDED = "../features/services/agent.zip"
+BY_NODE_POD = "../features/services/pod.zip"
+LB, LIST = "cilium-dbg bpf lb list", "cilium-dbg service list -o json"
+SLICES, SERVICES = "get endpointslices -A", "get services -A"
+WEB = "10.44.0.5:8080"
+"""The one endpoint of web and web-np."""
+
+
+def endpoints(service: str, **conditions: bool) -> Change:
+    """The conditions of a Service's endpoints."""
+
+    def change(value: Any) -> None:
+        for item in value["items"]:
+            if item["metadata"]["labels"].get("kubernetes.io/service-name") == service:
+                for end in item["endpoints"]:
+                    end["conditions"].update(conditions)
+
+    return json_edit("api", SLICES, change)
+
+
+def services(change: Callable[[dict[str, Any]], None], *names: str) -> Change:
+    """Services of these names, changed."""
+
+    def each(value: Any) -> None:
+        for item in value["items"]:
+            if item["metadata"]["name"] in names:
+                change(item)
+
+    return json_edit("api", SERVICES, each)
+
+
+def deleted(name: str) -> Change:
+    """The API server has a Service no more."""
+
+    def change(value: Any) -> None:
+        value["items"] = [i for i in value["items"] if i["metadata"]["name"] != name]
+
+    return json_edit("api", SERVICES, change)
+
+
+def without_port(node: str, port: int) -> list[Change]:
+    """A node's map, and its agent's list, without a port."""
+
+    def rows(text: str) -> str:
+        return "".join(line for line in text.splitlines(True) if f":{port}/" not in line)
+
+    def listed(text: str) -> str:
+        return json.dumps(
+            [s for s in json.loads(text) if s["spec"]["frontend-address"].get("port") != port]
+        )
+
+    return [edit(node, LB, rows), edit(node, LIST, listed)]
+
+
+def bad(path: Path) -> list[str]:
+    return [f.title for f in path.findings if f.severity != "info"]
+
+
+NOT_READY = {"ready": False, "serving": False}
+
+
+@pytest.mark.parametrize(
+    ("service", "to", "node", "conditions", "severity"),
+    [
+        ("web", "svc/web", "node2", NOT_READY, "error"),
+        ("web-np", "172.31.7.11:30945", "node1", NOT_READY, "error"),
+        # The agent's list, which has no frontend of a device, tells it as active.
+        ("web", "svc/web", "node2", {"ready": False, "terminating": True}, "warning"),
+    ],
+    ids=["at the sender", "where it comes in", "terminates"],
+)
+def test_a_backend_that_is_active_though_the_slice_says_otherwise(
+    service: str, to: str, node: str, conditions: dict[str, bool], severity: str
+) -> None:
+    path = ask(changed(RECORDED, endpoints(service, **conditions)), "client", to)
+    found = finding(
+        path, f"still sends to a backend that is not ready by its EndpointSlices: {WEB}"
+    )
+    assert found.severity == severity
+    assert f"Cilium on {node} is behind Kubernetes" in found.detail
+
+
+def test_a_backend_that_terminates_is_none_that_the_map_should_lack() -> None:
+    """The map alone does not tell whether a slot is one of those that it chooses from."""
+    ends = endpoints("web", ready=False, serving=True, terminating=True)
+    path = ask(changed(RECORDED, ends, *[edit("node2", LIST, lambda _: "[]")]), "client", "svc/web")
+    assert not bad(path)
+
+
+def test_a_packet_that_is_lost_at_a_backend_that_is_not_ready_is_the_agents() -> None:
+    gone = edit(
+        "node1", "cilium-dbg bpf endpoint list",
+        lambda text: "".join(row for row in text.splitlines(True) if "10.44.0.5:" not in row),
+    )  # fmt: skip
+    idle = endpoints("web", ready=False, serving=False)
+    path = ask(changed(RECORDED, idle, gone), "client", "svc/web")
+    dropped_at(path)
+    assert f"sends svc default/web to {WEB}, which is not ready by its EndpointSlices" in path.cause
+    assert path.fix is not None
+    assert "Cilium's agent on node2 is behind" in path.fix.text
+
+
+def test_a_backend_that_terminates_for_the_agent_alone() -> None:
+    other = edit("node2", LIST, lambda text: text.replace('"active"', '"terminating"'))
+    path = ask(changed(RECORDED, other), "client", "svc/aff")
+    found = finding(path, "has a backend that is ready by its EndpointSlices as terminating")
+    assert found.severity == "warning"
+
+
+def source_ranges(*cidrs: str) -> Callable[[dict[str, Any]], None]:
+    return lambda item: item["spec"].update(loadBalancerSourceRanges=list(cidrs))
+
+
+@pytest.mark.parametrize("source", ["client", "172.31.7.200"])
+def test_source_ranges_that_the_map_lacks(source: str) -> None:
+    lets = "lets every source in to LoadBalancer 172.31.7.242:80/TCP"
+    name = "web-lb-cluster"
+    path = ask(
+        changed(RECORDED, services(source_ranges("10.0.0.0/8"), name)), source, "172.31.7.242:80"
+    )
+    assert finding(path, lets).severity == "warning"
+    assert "loadBalancerSourceRanges 10.0.0.0/8" in finding(path, lets).title
+    off = edit(
+        "api", "get configmaps -n kube-system cilium-config",
+        lambda text: text.replace('source-range-check": "true"', 'source-range-check": "false"'),
+    )  # fmt: skip
+    unchecked = changed(RECORDED, services(source_ranges("10.0.0.0/8"), name), off)
+    assert not bad(ask(unchecked, source, "172.31.7.242:80"))
+
+
+def test_source_ranges_that_the_service_lacks() -> None:
+    none = services(lambda item: item["spec"].pop("loadBalancerSourceRanges"), "lbsr-bad")
+    path = ask(changed(RECORDED, none), "client", "172.31.7.244:80")
+    said = "lets only some sources in to LoadBalancer 172.31.7.244:80/TCP of svc default/lbsr-bad"
+    assert finding(path, said).severity == "warning"
+    outside = ask(changed(RECORDED, none), "172.31.7.200", "172.31.7.244:80")
+    assert outside.verdict == "unknown"
+    assert said in outside.cause
+    assert outside.fix is not None
+    assert "Cilium's agent on node1 is behind" in outside.fix.text
+
+
+def test_a_frontend_whose_service_is_gone() -> None:
+    path = ask(changed(RECORDED, deleted("web")), "client", "10.97.125.117:80")
+    found = finding(path, "Cilium's map on node2 still has ClusterIP 10.97.125.117:80/TCP")
+    assert found.severity == "error"
+    assert "no Service has that address and port" in found.title
+    path = ask(changed(RECORDED, deleted("web-np")), "client", "172.31.7.11:30945")
+    assert "still has NodePort 172.31.7.11:30945/TCP" in finding(path, "no Service").title
+
+
+@pytest.mark.parametrize("capture", [RECORDED, BY_NODE_POD])
+@pytest.mark.parametrize(
+    "to",
+    [
+        "svc/web", "172.31.7.241:31702", "172.31.7.11:9090", "172.31.7.250:80", "10.97.0.1:443",
+        "172.31.7.244:80", "172.31.7.239:90/udp", "svc/aff", "172.31.7.12:30526",
+    ],
+)  # fmt: skip
+def test_what_is_of_a_service_of_now_is_no_finding(capture: str, to: str) -> None:
+    """A health check's frontend, a hostPort, an external IP among them."""
+    path = ask(
+        changed(capture), "client", to.partition("/udp")[0], "udp" if "/udp" in to else "tcp"
+    )
+    assert not [title for title in bad(path) if "map on" in title or "EndpointSlices" in title]
+
+
+@pytest.mark.parametrize(
+    ("port", "what"),
+    [
+        (30945, "NodePort 172.31.7.11:30945/TCP of svc default/web-np"),
+        (9090, "of hostPort 9090/TCP of pod default/hp"),
+    ],
+)
+def test_a_port_of_the_node_that_the_map_lacks(port: int, what: str) -> None:
+    path = ask(changed(RECORDED, *without_port("node1", port)), "client", f"172.31.7.11:{port}")
+    assert path.verdict == "unknown"
+    assert "Cilium's load-balancing map on node1 has no frontend" in path.cause
+    assert f"{what}: its agent is behind Kubernetes" in path.cause
+    assert path.fix is not None
+    assert path.fix.text.startswith("See why Cilium's agent on node1 is behind")
+
+
+def test_an_address_that_serves_no_node_ports_is_nobodys_fault() -> None:
+    path = ask(changed(RECORDED), "client", "10.44.1.184:30945")
+    assert "behind" not in path.cause
