@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from kubectl_ebpfnet.explain.path import backends as kinds
 from kubectl_ebpfnet.explain.path import commands
-from kubectl_ebpfnet.explain.path.endings import Dropped
+from kubectl_ebpfnet.explain.path.endings import Dropped, Stopped
 from kubectl_ebpfnet.explain.path.frontend_lookup import Lookup
 from kubectl_ebpfnet.explain.path.service_address import ServiceAddress
 from kubectl_ebpfnet.explain.path.services import find
@@ -147,12 +147,15 @@ def note_not_ready(walk: PathBuilder, service: ServiceAddress, backend: Backend,
 
 
 def name_cause(walk: PathBuilder) -> None:
-    """Name the agent as the cause where a packet is lost on its way to a backend that is gone.
+    """Name the agent as the cause where a packet is lost, or nobody knows how it goes on, on its
+    way to a backend that is gone, or that runs elsewhere.
 
     Args:
         walk: has ended.
     """
     stale, end = walk.stale, walk.end
+    if stale is not None and isinstance(end, Stopped) and end.fix is None:
+        walk.end = replace(end, reason=f"{stale.cause}; {end.reason}", fix=stale.fix)
     if stale is None or not isinstance(end, Dropped):
         return
     walk.end = replace(

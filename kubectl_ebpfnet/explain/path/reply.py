@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from kubectl_ebpfnet.explain.flows.between import nat_entry_of
+from kubectl_ebpfnet.explain.path import agent_behind
 from kubectl_ebpfnet.explain.path.endings import Arrived, Destination, Dropped, Stopped
 from kubectl_ebpfnet.explain.path.stages import reply_nat
 from kubectl_ebpfnet.explain.path.stages.foreign_programs import show_at_cgroups
@@ -69,6 +70,7 @@ def walk_back(forth: PathBuilder, run: Run) -> None:
         show_at_cgroups(back, start, back.sender.namespace, back.sender.name, {EGRESS})
     run(back, start)
     _check_end(back)
+    agent_behind.name_cause(back)
     for finding in back.findings:
         if finding.severity is not Severity.INFO:
             forth.findings.append(replace(finding, title=f"way back: {finding.title}"))

@@ -97,12 +97,18 @@ class ClusterView:
         return {(pod.namespace, pod.name): pod for pod in reversed(self.kube.pods)}
 
     def pod_with(self, address: Address) -> Pod | None:
-        """Return the pod with this address, None without one; hostNetwork pods do not count."""
+        """Return the pod with this address, None without one; hostNetwork pods do not count, nor
+        do those that have ended, whose address may be another pod's by now."""
         return self._pods_by_address.get(address)
 
     @cached_property
     def _pods_by_address(self) -> dict[Address, Pod]:
-        own = [pod for pod in reversed(self.kube.pods) if not pod.host_network]
+        ended = ("Succeeded", "Failed")
+        own = [
+            pod
+            for pod in reversed(self.kube.pods)
+            if not pod.host_network and pod.phase not in ended
+        ]
         return {address: pod for pod in own for address in pod.addresses}
 
     def kube_node(self, name: str) -> Node | None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import pytest
 
-from tests.explain.path.changed import ask, changed, dropped_at, without
+from tests.explain.path.changed import ask, changed, dropped_at
 
 AUDITED = "../faults/v31-audit-mode/pod.zip"
 """client, of endpoint 845, asks 1.1.1.1:80 in audit mode; its policy lets it out to the cluster."""
 ENFORCED = "../features/policies/pod.zip"
 EMPTIED = "../faults/v37-policy-map-emptied/pod.zip"
-SETTINGS = without("", "get configmaps -n kube-system cilium-config")
 UNREAD = "whether the endpoint is in policy audit mode was not read"
 
 
@@ -35,11 +34,3 @@ def test_a_policy_is_taken_at_its_word_where_nothing_hints_at_audit_mode(
     capture: str, to: str
 ) -> None:
     assert dropped_at(ask(changed(capture), "client", to)).kind == "policy"
-
-
-def test_without_the_settings_only_an_attempt_that_was_lost_decides() -> None:
-    """The newest attempt to t-range was not answered; none was made to 8.8.8.8."""
-    assert dropped_at(ask(changed(ENFORCED, SETTINGS), "client", "pod/t-range:9000"))
-    path = ask(changed(EMPTIED, SETTINGS), "client", "8.8.8.8:80")
-    assert path.verdict == "unknown"
-    assert f"{UNREAD}, nor how endpoints start (ConfigMap cilium-config)" in path.cause

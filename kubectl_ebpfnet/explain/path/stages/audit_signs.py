@@ -3,8 +3,8 @@ not read.
 
 In audit mode a denied packet is logged and gets an entry of Cilium's conntrack as every other one
 does (bpf/bpf_lxc.c, POLICY_AUDIT_MODE of bpf/lib/policy.h); without it, a packet that is denied
-gets none. How endpoints start, cilium-config says (policy-audit-mode, off by default); a person can
-set it for each of them.
+gets none. Where nothing of the kind is seen the map is taken at its word: endpoints start without
+audit mode unless cilium-config says so (policy-audit-mode, which policy_map.audit reads).
 """
 
 from __future__ import annotations
@@ -48,11 +48,7 @@ def doubt(walk: PathBuilder, subject: PolicySubject, named: Names) -> str:
         return ""
     # Where the policies allow it, the map has changed without them.
     passed = "" if named.disagreement else _let_through(walk.cluster, subject)
-    if passed:
-        return f"{_UNREAD}, and {passed}"
-    if walk.cluster.settings_record is None:
-        return f"{_UNREAD}, nor how endpoints start (ConfigMap cilium-config)"
-    return ""
+    return f"{_UNREAD}, and {passed}" if passed else ""
 
 
 def _let_through(cluster: ClusterView, subject: PolicySubject) -> str:

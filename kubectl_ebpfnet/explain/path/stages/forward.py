@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from kubectl_ebpfnet.explain.kernel import routing
 from kubectl_ebpfnet.explain.kernel.namespace_routing import node_tables, own_packet
-from kubectl_ebpfnet.explain.path.stages import host_firewall, to_gateway, xdp
+from kubectl_ebpfnet.explain.path.stages import host_firewall, to_gateway, tunnel_end, xdp
 from kubectl_ebpfnet.explain.path.stages.node_route import route_hop, route_of
 from kubectl_ebpfnet.explain.path.stages.only_device import by_only_device
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
@@ -39,6 +39,9 @@ def decide(walk: PathBuilder, here: PacketState) -> PacketState | None:
     entry = tunnel_entry(node, destination)
     if entry is not None:
         return _into_tunnel(walk, here, node, entry)
+    own = node.ipcache_of(destination)
+    if own is not None and node.config.routing_mode == "tunnel" and "skiptunnel" not in own.flags:
+        tunnel_end.compare(walk, node, destination, own)
     if node.host_routing.bpf:
         return _by_fib(walk, here, node)
     return here.to(Stage.HOST)
@@ -121,6 +124,7 @@ def _into_tunnel(
     walk: PathBuilder, here: PacketState, node: NodeView, entry: IpcacheEntry
 ) -> PacketState:
     assert entry.tunnel_endpoint is not None
+    tunnel_end.compare(walk, node, here.packet.flow.destination, entry)
     walk.hop(
         *here.in_cilium(HopKind.ROUTE),
         f"ipcache: {entry.prefix} is {identity_text(walk.cluster, entry.identity)} behind tunnel "

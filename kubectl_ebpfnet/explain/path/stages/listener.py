@@ -139,11 +139,13 @@ def _nobody(
 ) -> bool:
     """Refuse a packet for which there is no socket, unless something else may take it."""
     found = remedy(unmet)
+    fix, behind = Fix("Send a packet, and ask again at once: what comes back decides it."), ""
     if end.pod is None and isinstance(end.netns, NodeView):
         other = host_ports.elsewhere(walk.cluster, end.netns.name, unmet.flow)
         found = replace(found, cause=f"{found.cause}; {other}") if other else found
         alone = walk.left_alone or agent_behind.lacks_port(walk.cluster, end.netns, unmet.flow)
         if alone is not None:
+            fix, behind = alone.fix, f"; {alone.cause}"
             found = replace(alone, cause=f"{alone.cause}; {found.cause}")
     at_port = [s for s in answer.facts if s.port == unmet.flow.destination_port]
     proof = _cited(answer, at_port)
@@ -156,8 +158,7 @@ def _nobody(
     if instead:
         walk.hop(
             *end.where, summary, State.UNKNOWN, here.packet, proof,
-            reason=f"{summary}, but {instead}", decides=Decides.DROP,
-            fix=Fix("Send a packet, and ask again at once: what comes back decides it."),
+            reason=f"{summary}, but {instead}{behind}", decides=Decides.DROP, fix=fix,
         )  # fmt: skip
         return True
     how = _REFUSALS.get(unmet.flow.protocol, "ICMP port unreachable")
@@ -181,8 +182,6 @@ def _instead(walk: PathBuilder, end: PacketEnd, unmet: Unmet, answer: Answer[Lis
             return "IPVS, whose table was not read, may take it"
         if any(each.hook == "sk_lookup" for each in end.netns[q.ATTACHMENTS].facts):
             return "a program at sk_lookup may choose another socket"
-        if agent_behind.lacks_port(walk.cluster, end.netns, unmet.flow) is not None:
-            return ""
         return _led_to_a_pod(walk, end.netns.name, unmet.flow)
     nat = (HopPlace.POD, end.where[1], HopKind.NAT)
     if any((hop.place, hop.where, hop.kind) == nat for hop in walk.hops):

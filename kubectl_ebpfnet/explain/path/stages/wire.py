@@ -6,6 +6,7 @@ from kubectl_ebpfnet.explain.path import commands
 from kubectl_ebpfnet.explain.path.agent_behind import without_frontend
 from kubectl_ebpfnet.explain.path.endings import Destination
 from kubectl_ebpfnet.explain.path.other_clusters import cluster_of
+from kubectl_ebpfnet.explain.path.stages import tunnel_end
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.names import address_text
@@ -19,6 +20,8 @@ def cross(walk: PathBuilder, here: PacketState) -> PacketState | None:
     target = (here.packet.outer or here.packet.flow).destination
     by = f" by {here.next_hop}" if here.next_hop else ""
     node = _next_node(walk, here)
+    if tunnel_end.to_nobody(walk, here):
+        return None
     if node and node == here.node:
         walk.unknown(f"it leaves {here.node}{by} for {target}, which is on {here.node}")
     elif node:
