@@ -32,7 +32,7 @@ def test_the_matrix_says_what_the_table_says():
     rows = re.findall(r"<tr class.*?</tr>", page([(sample.contradicted(), sample.bundle())]))
     first = re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", rows[0])
     assert [Read(cell).text for cell in first] == [
-        "n1", "1/1", "yes, preserved", "timeout", "-", "503 (1), 200 due", "MISMATCH",
+        "n1", "1/1", "yes, preserved", "timeout", "-", "503 (1), not 200", "MISMATCH",
     ]  # fmt: skip
     assert [re.match(r'<tr class="(\w+)"', row).group(1) for row in rows[:4]] == [
         "bad", "good", "open", "bad",
