@@ -17,7 +17,7 @@ class Look(IntEnum):
     NEXT = 1
     """What somebody has to change on a node."""
     LAST = 2
-    """What a pod has in a network namespace of its own: hardly ever anything."""
+    """What hardly ever loses anything: a pod's own network namespace, an agent that is behind."""
 
 
 class Presumed:

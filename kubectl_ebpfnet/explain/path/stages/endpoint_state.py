@@ -11,6 +11,7 @@ pkg/envoy (an endpoint with L7 rules waits until Envoy acknowledges them).
 
 from __future__ import annotations
 
+from kubectl_ebpfnet.explain.path.presumed import Look
 from kubectl_ebpfnet.explain.path.stages import policy_map
 from kubectl_ebpfnet.explain.path.stages.policy_subject import PolicySubject
 from kubectl_ebpfnet.explain.path.state import PathBuilder
@@ -52,7 +53,7 @@ def warn(walk: PathBuilder, subject: PolicySubject) -> str:
     if behind is None:
         if not _is_told(subject.node, subject.endpoint_id):
             on = f"{subject.name} on {subject.node.name}"
-            walk.presumed.add(f"that the policy map of {on} holds the newest policy")
+            walk.presumed.add(f"that the policy map of {on} holds the newest policy", Look.LAST)
         return ""
     policies = ", ".join(dict.fromkeys(p for rule in behind.pending for p in rule.policies))
     lacks = f": its policy map does not hold {policies} yet" if policies else ""
