@@ -246,24 +246,13 @@ def peers(to: str, protocol_word: str) -> tuple[FlowFilter, ...]:
     if end is not None and end.protocol is not None:
         number = protocol(protocol_word, end)
     if end is not None and end.address is None:
-        raise UsageError(f"--to {shown(to)}: not an address", hint=_address_of(end))
+        raise UsageError(
+            f"--to {shown(to)}: not an address",
+            hint="e.g. --to 1.1.1.1, --to 10.96.0.1:443, --to [fd00::1]:80, --to svc/web",
+        )
     address, port = (end.address, end.port) if end is not None else (None, None)
     numbers = (ICMP, ICMPV6) if number == ICMP else (number,)
     return tuple(FlowFilter(peer=address, peer_port=port, protocol=each) for each in numbers)
-
-
-_ADDRESS_IN = {"pod": "{.status.podIP}", "service": "{.spec.clusterIP}"}
-
-
-def _address_of(to: Destination) -> str:
-    """Return how to get the address of an object, or how one is written."""
-    field = _ADDRESS_IN.get(to.kind)
-    if field is None:
-        return "e.g. --to 1.1.1.1, --to 10.96.0.1:443, --to [fd00::1]:80"
-    where = f" -n {to.namespace}" if to.namespace else ""
-    return (
-        f"kubectl get {to.text.partition('/')[0]} {to.name}{where} -o jsonpath='{field}' shows it"
-    )
 
 
 def _protocol_number(word: str) -> int:
