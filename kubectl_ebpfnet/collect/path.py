@@ -114,7 +114,8 @@ def look(
     meanwhile()
     if sender is not None and sender.pod is not None:
         name = sender.pod.name
-        request = replace(request, source_kind="pod", source_name=name, source=f"pod/{name}")
+        typed = request.source if request.source_kind == "pod" else f"pod/{name}"
+        request = replace(request, source_kind="pod", source_name=name, source=typed)
     bundle = gatherer.bundle(*first)
     for _ in range(MORE_ROUNDS):
         if not run.ask_further(further(request, bundle)):

@@ -140,9 +140,10 @@ def test_the_address_of_a_pod_is_that_pod(cluster: Opened) -> None:
     session, replay = cluster("vxlan-kpr")
     address = replay.pod("client")["status"]["podIP"]
     asked, bundle = collect_path(session, from_outside(address, **to("service", "web", 80)))
-    assert (asked.source, asked.source_address, asked.ip_version) == ("pod/client", None, 4)
+    assert (asked.source, asked.source_address, asked.ip_version) == (address, None, 4)
     assert agents(bundle) >= {"node2"}
-    assert explain(asked, bundle).outside is None
+    path = explain(asked, bundle)
+    assert (path.source.kind, path.source.name, path.outside) == ("pod", "client", None)
 
 
 def test_the_address_of_a_pod_enters_where_a_node_is_named(cluster: Opened) -> None:

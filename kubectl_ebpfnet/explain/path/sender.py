@@ -81,7 +81,6 @@ def of_pod(request: PathRequest, pod: Pod, address: Address) -> PathRequest:
     """Return a request with a pod as its source, in place of the address that it has."""
     return replace(
         request,
-        source=f"{'pod' if pod.namespace == 'default' else pod.namespace}/{pod.name}",
         source_kind="pod",
         source_namespace=pod.namespace,
         source_name=pod.name,

@@ -32,6 +32,9 @@ def ends_of(path: Path) -> str:
     """Return `pod/client → svc/web 10.96.0.7:80/TCP`."""
     source = path.source
     title = source.title if source.name or source.address else source.text
+    if source.kind == "pod" and source.text == str(source.address):  # it was asked for by that
+        namespace = "" if source.namespace == "default" else f" in {source.namespace}"
+        title = f"{source.text} ({title}{namespace})"
     return f"{title} → {_destination(path)}"
 
 

@@ -149,5 +149,9 @@ def test_a_source_as_hubble_writes_it():
 
 def test_the_address_of_a_pod_is_that_pod():
     named = run("path", "pod/client", "1.1.1.1:80", "--from", "demo", "-o", "json", "-4")
-    address = json.loads(named.stdout)["source"]["address"]
-    assert run("path", address, "1.1.1.1:80", "--from", "demo", "-o", "json").stdout == named.stdout
+    document = json.loads(named.stdout)
+    address = document["source"]["address"]
+    words = ("path", address, "1.1.1.1:80", "--from", "demo")
+    document["source"]["text"] = address
+    assert json.loads(run(*words, "-o", "json").stdout) == document
+    assert f"  {address} (pod/client) → 1.1.1.1:80/TCP\n" in run(*words).stdout
