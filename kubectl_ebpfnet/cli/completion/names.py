@@ -78,7 +78,7 @@ class LiveNames:
         """Return the names of the objects of a resource."""
         with self._api() as api:
             where = "" if resource in _OF_NOBODY else namespace or api.session.namespace
-            return api.names(resource, where)
+            return sorted(api.names(resource, where))  # a server's cache has no order
 
     def ports(self, resource: str, namespace: str, name: str) -> Sequence[Port]:
         """Return the ports of a Service or a pod."""

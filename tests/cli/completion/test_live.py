@@ -58,7 +58,7 @@ def table(*cells: str) -> Reply:
 def test_one_table_of_names_is_asked_for(
     fake: FakeApiServer, words: list[str], path: str, values: list[str]
 ) -> None:
-    fake.routes[path] = table("client", "client1", "b\x1bad", "../x")
+    fake.routes[path] = table("client1", "client", "b\x1bad", "../x")
     assert answer("-n", "shop", "--server", fake.url, "--token=t", *words)[0] == values
     (seen,) = fake.seen
     assert seen.values("Accept") == ["application/json;as=Table;v=v1;g=meta.k8s.io"]
