@@ -2,7 +2,8 @@
 
 The rules are those of k8s.io/client-go/util/jsonpath (jsonpath.go) as kubectl calls it: a missing
 key is nothing and no error. Where Go's order of a map's keys is random, that of the document is
-kept; numbers are compared as numbers, where Go refuses to compare 1 with 1.5.
+kept; numbers are compared as numbers, where Go refuses to compare 1 with 1.5; and an empty list is
+followed by the next one, where kubectl's `[*]` ends at the first.
 `tests/render/output/test_jsonpath.py` holds it against the real kubectl.
 
 What a template may cost is bounded: the values that it visits are counted.
@@ -77,10 +78,11 @@ class JsonPath:
                 yield self._printed(part, current)
 
     def _printed(self, action: Action, current: Any) -> str | list[Any]:
+        found = self._walk([current], action)
         # Text between braces is the template's own, not the document's: it is printed as it is.
         if action and isinstance(action[-1], Literal) and isinstance(action[-1].value, str):
             return action[-1].value
-        return self._walk([current], action)
+        return found
 
     def _walk(self, values: list[Any], action: Action) -> list[Any]:
         for node in action:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kubectl_ebpfnet.errors import UsageError
 from kubectl_ebpfnet.render.output import jsonpath
@@ -105,6 +108,7 @@ REFUSED = [
     ("{.rows[2:1]}", "starting index 2 is greater than ending index 1"),
     ("{.rows[::0]}", "step must be > 0"),
     ("{.kind[0]}", "string is not array or slice"),
+    ('{[0]"t"}', "map is not array or slice"),
     ("{.map[?(@.a)]}", "is not array or slice and cannot be filtered"),
     ("{.rows[?(@.a=='x')]}", "incompatible types for comparison"),
     ("{.rows[?(@.l==1)]}", "invalid type for comparison"),
@@ -199,6 +203,20 @@ def test_a_terminal_obeys_nothing_of_a_value():
     assert JsonPath("{.a}").text(hostile) == "x\\x1b[2Jy\tz\\n\\u202e"
     assert json.loads(JsonPath("{.b}").text(hostile)) == hostile["b"]
     assert "\x1b" not in JsonPath("{.b}").text(hostile)
+
+
+@given(
+    st.lists(st.sampled_from([*"{}[]().,:*?@$'\"<>=! \\n\\0-19a", "range", "end", "rows", ".."]))
+)
+def test_any_template_is_text_or_refused(parts):
+    template = "{" + "".join(parts) + "}"
+    with contextlib.suppress(UsageError):
+        assert isinstance(JsonPath(template).text(DOCUMENT), str)
+
+
+def test_where_this_reader_does_more_than_kubectl():
+    assert JsonPath("{.floats[?(@>999999)]}").text(DOCUMENT) == "1.2345678e+06 1e+21"
+    assert JsonPath("{.rows[*].l[*]}").text(DOCUMENT) == '1 2 3 {"k":"v"}'
 
 
 def test_relaxed_spellings():
