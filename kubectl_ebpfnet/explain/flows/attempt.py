@@ -86,7 +86,7 @@ def _when(flow: TrackedFlow) -> str:
 def _when_in_short(flow: TrackedFlow) -> str:
     """Return when a flow was last seen, and which table shows it."""
     by_netfilter = flow.cilium_ct is None and flow.service_ct is None
-    where = f"(nf_conntrack, {flow.node})" if by_netfilter else f"(Cilium CT, {flow.node})"
+    where = f"({flow.node})" if by_netfilter else f"(Cilium CT, {flow.node})"
     age = flow.last_seen.any
     when = ", when is not known" if age is None else f" {age:.0f}s before the record"
     return f"{when} {where}"
