@@ -8,7 +8,14 @@ import sys
 
 import pytest
 
-from kubectl_ebpfnet.cli.terminal import Progress, emit, print_error
+from kubectl_ebpfnet.cli.terminal import (
+    Progress,
+    ascii_only,
+    emit,
+    print_error,
+    reading_width,
+    width,
+)
 from kubectl_ebpfnet.errors import EbpfnetError
 
 
@@ -88,3 +95,37 @@ def test_no_stdout_and_no_stderr(monkeypatch):
         progress.show("nor this")
     with pytest.raises(EbpfnetError, match="no stdout"):
         emit("nor this")
+
+
+@pytest.mark.parametrize(
+    ("given", "columns"),
+    [("", 100), ("80", 80), ("200", 200), ("5", 100), ("x", 100), ("-80", 100), ("9" * 30, 100)],
+)
+def test_the_width_of_an_answer_in_a_pipe(monkeypatch, given, columns):
+    monkeypatch.setenv("COLUMNS", given)
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    assert reading_width() == columns
+    assert width() == 0  # a table in a pipe is not wrapped
+
+
+@pytest.mark.parametrize(
+    ("environ", "encoding", "ascii_alone"),
+    [
+        ({}, "utf-8", False),
+        ({"LANG": "C"}, "utf-8", True),
+        ({"LANG": "C", "LC_CTYPE": "C.UTF-8"}, "utf-8", True),  # as Python sets it, PEP 538
+        ({"LANG": "C", "LC_CTYPE": "de_DE.UTF-8"}, "utf-8", False),
+        ({"LANG": "de_DE.UTF-8"}, "utf-8", False),
+        ({"LANG": "de_DE.UTF-8", "LC_ALL": "POSIX"}, "utf-8", True),
+        ({"LC_ALL": "C.UTF-8", "LANG": "C"}, "utf-8", False),
+        ({"LANG": "de_DE"}, "latin-1", True),
+        ({}, "ascii", True),
+    ],
+)
+def test_which_terminal_has_ascii_alone(monkeypatch, environ, encoding, ascii_alone):
+    for name in ("LC_ALL", "LC_CTYPE", "LANG"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding))
+    assert ascii_only() is ascii_alone

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
 from kubectl_ebpfnet.model.evidence import InMemory, Record, agent_place, bundle_of
 from kubectl_ebpfnet.model.net import ICMP, Flow
-from kubectl_ebpfnet.model.path import Entrance, Evidence
+from kubectl_ebpfnet.model.path import Entrance, Evidence, Finding, Fix, Path, Return, Severity
 from kubectl_ebpfnet.render.path import phrases
 from kubectl_ebpfnet.render.path.entries import entries
 from kubectl_ebpfnet.render.path.formats import render
-from kubectl_ebpfnet.render.text.evidence import proof
+from kubectl_ebpfnet.render.text.evidence import Proofs, proof
 from kubectl_ebpfnet.render.text.style import color_enabled
 from kubectl_ebpfnet.render.text.view import View
 from kubectl_ebpfnet.render.text.wrap import wrap
@@ -124,3 +124,75 @@ def test_the_only_node_that_a_client_enters_by_is_not_said_twice() -> None:
     one = Entrance("as --via says", path.outside.shown, path.outside.entries[:1])
     alone = entries(replace(path, outside=one), View(width=80))
     assert alone == [f"Enters  {one.entries[0].node}: as --via says"]
+
+
+def table(path: Path, width: int = 80, *, evidence: bool = False) -> str:
+    return render(path, sample.bundle(), "table", View(width, evidence=evidence))
+
+
+def test_a_tuple_stands_beside_its_hop_or_below_where_there_is_no_room():
+    flow = "172.30.0.12:36768 → 1.1.1.1:80"
+    [line] = [line for line in table(sample.delivered(), 120).splitlines() if flow in line[20:]]
+    assert line.startswith(" ✓ snat ")
+    narrow = table(sample.delivered(), 60).splitlines()
+    assert " " * 15 + flow in narrow
+
+
+def test_what_the_verdict_is_is_said_once_and_other_errors_always():
+    other = Finding(Severity.ERROR, "node kind-worker is on fire", "Put it out.")
+    path = sample.dropped()
+    text = table(replace(path, findings=(*path.findings, other)))
+    assert "policy denies the flow" not in text  # cause and fix say it
+    assert "\nERROR    node kind-worker is on fire\n         Put it out.\n" in text
+    assert "ERROR    policy denies the flow" in table(path, evidence=True)
+    assert "ERROR    policy denies the flow" in render(path, sample.bundle(), "wide", View(80))
+
+
+def test_the_way_back_is_a_line_where_it_is_as_it_should_be():
+    path = sample.delivered()
+    assert path.answer is not None
+    usual = replace(path.answer, asymmetric=False, way="the same nodes and devices")
+    text = table(replace(path, answer=usual))
+    assert "\n ~ way back    the same nodes and devices\n" in text
+    assert "receives the answer" not in text
+    lost = replace(path.answer, state=Return.LOST, reason="it is dropped at kind-worker")
+    text = table(replace(path, answer=lost))
+    assert "\nWay back, lost: other devices than the packet" in text
+    assert "\n  it is dropped at kind-worker\npod default/client" in text
+    assert "receives the answer" in text
+
+
+def test_nothing_stands_for_what_is_not_there():
+    path = replace(sample.delivered(), findings=(), flows=(), answer=None, fix=None, cause="")
+    text = table(path)
+    for word in (
+        "Cause",
+        "Seen",
+        "Fix",
+        "ERROR",
+        "WARNING",
+        "INFO",
+        "flows",
+        "way back",
+        "Way back",
+    ):
+        assert word not in text
+
+
+def test_a_command_goes_on_behind_a_backslash():
+    fix = Fix("Do it.", "kubectl ebpfnet path pod/a-very-long-name-of-a-pod 10.244.1.160:36768")
+    lines = table(replace(sample.dropped(), fix=fix), 60).splitlines()
+    at = lines.index("Fix     Do it.")
+    assert lines[at + 1].endswith(" \\")
+    assert lines[at + 2].strip() == "10.244.1.160:36768"
+    assert max(map(len, lines)) <= 60
+
+
+def test_a_commands_record_is_named_once_and_a_block_keeps_its_indentation():
+    data = b'{\n  "a": {\n    "b": 1,\n    "c": 2\n  }\n}\n'
+    bundle = bundle_of([Record(0, agent_place("n1"), ("show", "-o", "json"), 0, InMemory(data))])
+    proofs = Proofs(bundle, View(80))
+    lines = proofs.lines([Evidence(1, (2, 3, 4, 5), ('"a": {', '"b": 1,', '"c": 2', "}"))], "")
+    assert lines[0] == "[1] $ show -o json   (cilium-agent on n1)"
+    assert lines[1:] == ['  2  "a": {', '  3    "b": 1,', '  4    "c": 2', "  5  }"]
+    assert proofs.lines([Evidence(1, (3,), ('"b": 1,',))], "") == ["[1]", '  3  "b": 1,']
