@@ -30,6 +30,8 @@ def complete(words: Sequence[str], commands: Any) -> str:
             none = Given(("",), flags=said.flags)
             return values.of_flag(none, said.pending, None, word).answer(word)
         return Candidates(commands.summaries.items()).answer(word)
+    if said.words == ("help",):
+        return Candidates(commands.summaries.items()).answer(word)
     command = commands.get_command(None, said.words[0])
     if command is None:
         return NOTHING.answer(word)
@@ -50,13 +52,14 @@ def _positional(said: Given, word: str) -> Candidates:
     command, (places, kind) = said.words[0], _typed(said.words[1:])
     if command in values.WORDS:
         return values.words_of(said)
-    target = targets.place(command, len(places))
+    without_source = command == "path" and "--selector" in said.flags
+    target = targets.place(command, len(places) + without_source)
     if target is None:
         return NOTHING
     names = names_for(said)
     namespace = said.flags.get(target.namespace) or said.namespace
     if target is targets.DESTINATION and not namespace:
-        namespace = _namespace_in(places[0])
+        namespace = _namespace_in(places[0]) if places else ""
     found = targets.candidates(target, f"{kind}{word}", names, namespace)
     pairs = ((value.removeprefix(kind), does) for value, does in found.pairs)
     return Candidates(pairs, found.directive)

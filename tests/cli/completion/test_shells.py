@@ -14,12 +14,10 @@ PROGRAMS = {
     "kubectl-ebpfnet": "kubectl-ebpfnet completion",
 }
 CASES = {
-    "pa": "path",
     "path --from demo pod/w": "path --from demo pod/web-7c469c57c9-8p62k",
     "path --from demo:d": "path --from demo:dropped",
     "path --from=demo:u": "path --from=demo:unknown",
     "path --from demo pod/client svc/web:h": "path --from demo pod/client svc/web:http",
-    "path --proto": "path --protocol",
 }
 
 
