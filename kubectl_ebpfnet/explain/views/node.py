@@ -292,6 +292,11 @@ class NodeView(Netns):
         holding = (entry for entry in self[q.IPCACHE].facts if address in entry.prefix)
         return max(holding, key=lambda entry: entry.prefix.prefixlen, default=None)
 
+    def ipcache_lacks(self, address: Address) -> bool:
+        """Tell whether surely no entry of the ipcache holds an address: its rows were read."""
+        read = self[q.IPCACHE].known and not self.left_out(q.IPCACHE, address)
+        return read and self.ipcache_of(address) is None
+
 
 def expanded(address: Address) -> str:
     """Return the address as nf_conntrack's procfs file prints it: IPv6 in full."""

@@ -95,14 +95,16 @@ def _printed(
     if table is Table.POLICY:
         rows = node[q.POLICY_MAPS]
         own = len(node.having(q.POLICY_MAPS, endpoint_id, "endpoint_id"))
-        return (own if rows.known else None), rows.record
+        asked = rows.record is not None and not rows.record.line_filter  # else of some endpoints
+        return (own if rows.known and (own or asked) else None), rows.record
     if table is Table.SERVICES:
         front = node[q.LB_MAP]
         if front.record is not None and front.record.counts is not None:
             return _of(front.record.counts, table, version), front.record
         of_version = [f for f in front.facts if f.address.version == version]
         slots = sum(1 + len(f.backends) + f.unresolved for f in of_version)
-        return (slots if front.known else None), front.record
+        whole = front.record is not None and not front.record.left_out
+        return (slots if front.known and whole else None), front.record
     if table is Table.IPCACHE:
         return _length(node[q.IPCACHE])
     return _length(node[q.ENDPOINT_MAP]) if table is Table.ENDPOINTS else (None, None)

@@ -269,8 +269,11 @@ def _check_address(
     own = node.addresses_of(here.device, address.version)
     if not own or address in own or address in node.own_addresses:
         return
-    if any(row.egress_address == address for row in node[q.EGRESS_GATEWAY].facts):
+    gateway = node[q.EGRESS_GATEWAY]
+    if any(row.egress_address == address for row in gateway.facts):
         return
+    if node.config.egress_gateway and not gateway.known:
+        return  # it may be the address of one
     if not node.want_all(q.EGRESS_GATEWAY, address):
         return
     walk.finding(

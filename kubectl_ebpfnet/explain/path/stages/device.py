@@ -166,7 +166,8 @@ def _by_cilium_host(walk: PathBuilder, here: PacketState, node: NodeView) -> Pac
             fix=_fix_unroutable(node, target),
         )
         return None
-    walk.unknown(f"what cil_from_host does with {target} is not known")
+    unread = ": its row of the ipcache was not read" if node.left_out(q.IPCACHE, target) else ""
+    walk.unknown(f"what cil_from_host does with {target} is not known{unread}")
     return None
 
 
@@ -176,9 +177,9 @@ def _is_strange(
     """Drop a packet at cilium_host for a pod that the ipcache takes to be outside; return whether
     it is one (bpf/bpf_host.c, handle_ipv4_cont: DROP_UNROUTABLE)."""
     target = here.packet.flow.destination
-    world = entry is None or entry.identity in _WORLD
+    world = entry.identity in _WORLD if entry is not None else node.ipcache_lacks(target)
     table = node[q.IPCACHE]
-    if not table.known or not world or node.local_endpoint(target) is not None:
+    if not world or node.local_endpoint(target) is not None:
         return False
     owner = walk.cluster.pod_with(target)
     if owner is None or owner.node == node.name:

@@ -43,6 +43,7 @@ def decide(walk: PathBuilder, here: PacketState) -> PacketState | None:
     if own is not None and node.config.routing_mode == "tunnel" and "skiptunnel" not in own.flags:
         tunnel_end.compare(walk, node, destination, own)
     if node.host_routing.bpf:
+        _doubt_tunnel(walk, node, destination)
         return _by_fib(walk, here, node)
     return here.to(Stage.HOST)
 
@@ -58,6 +59,7 @@ def to_other_node(walk: PathBuilder, here: PacketState, node: NodeView) -> Packe
     entry = tunnel_entry(node, here.packet.flow.destination)
     if entry is not None:
         return _into_tunnel(walk, here, node, entry)
+    _doubt_tunnel(walk, node, here.packet.flow.destination)
     if here.by_xdp:
         return xdp.send_out(walk, here, node)
     return _by_fib(walk, here.to(here.stage, in_device=""), node)
@@ -69,6 +71,20 @@ def tunnel_entry(node: NodeView, address: Address) -> IpcacheEntry | None:
     if entry is None or entry.tunnel_endpoint is None or not _tunnelled(node, entry):
         return None
     return entry
+
+
+def _doubt_tunnel(walk: PathBuilder, node: NodeView, address: Address) -> None:
+    """Say that what goes past the tunnel may go into it: neither the mode nor the devices were
+    read, or not the ipcache's row of an address of the cluster."""
+    entry, why = node.ipcache_of(address), ""
+    if entry is None:
+        if node.left_out(q.IPCACHE, address) and walk.cluster.in_cluster(address):
+            why = f"the ipcache's row of {address} was not read"
+    elif entry.tunnel_endpoint is not None and _tunnelled(node, entry) is None:
+        unread = node[q.LINKS].missing
+        why = f"its routing mode is not known, and its devices were not read: {unread}"
+    if why:
+        walk.doubt(f"whether {node.name} sends to {address} in a tunnel: {why}", Decides.WAY)
 
 
 def _local(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState:
@@ -103,8 +119,9 @@ def endpoint_evidence(node: NodeView, endpoint: Endpoint) -> tuple[Evidence, ...
     return cite.of(node[q.ENDPOINTS].record, endpoint.span.member("status", "networking"))
 
 
-def _tunnelled(node: NodeView, entry: IpcacheEntry) -> bool:
-    """Tell whether an entry with a tunnel endpoint is reached by the tunnel.
+def _tunnelled(node: NodeView, entry: IpcacheEntry) -> bool | None:
+    """Tell whether an entry with a tunnel endpoint is reached by the tunnel; None where neither the
+    node's routing mode nor its devices were read.
 
     Cilium fills the tunnel endpoint in with native routing too, so the entry alone does not decide.
     """
@@ -112,6 +129,8 @@ def _tunnelled(node: NodeView, entry: IpcacheEntry) -> bool:
         return False
     if node.config.routing_mode:
         return node.config.routing_mode != "native"
+    if not node[q.LINKS].known:
+        return None
     return any(link.name in ("cilium_vxlan", "cilium_geneve") for link in node[q.LINKS].facts)
 
 

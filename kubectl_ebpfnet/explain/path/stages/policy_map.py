@@ -154,7 +154,7 @@ def remote(cluster: ClusterView, node: NodeView, address: Address, identity: int
         entry = node.ipcache_of(address)
         if entry is not None:
             identity = entry.identity
-        elif identity is None and node[q.IPCACHE].known:
+        elif identity is None and node.ipcache_lacks(address):
             identity = WORLD
     return Remote(identity, frozenset(_labels(cluster, node, identity)), address)
 
