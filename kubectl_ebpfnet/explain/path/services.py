@@ -41,14 +41,14 @@ def find(
         at: the place that looks it up.
     """
     node = cluster.node(node_name)
-    node.want(q.LB_MAP, address)
+    brought = node.want(q.LB_MAP, address)
     search = Search(cluster, node, address, port, protocol, at)
     listed, mapped = map(search.among, (q.SERVICES, q.LB_MAP))
     owner = _owner(cluster, address, port, protocol)
     # The datapath has what its map has: a frontend of the agent's list alone is not translated.
     record = node[q.LB_MAP].record
     filled = bool(node[q.LB_MAP].facts) or (record is not None and record.left_out > 0)
-    unmapped = mapped is None and filled
+    unmapped = mapped is None and filled and brought
     frontend = mapped or listed
     if frontend is None and owner is None:
         return None
@@ -143,6 +143,8 @@ def _of_kubernetes(search: Search, service: Service, port: ServicePort) -> Servi
     unread = ""
     if not node[q.LB_MAP].known and not node[q.SERVICES].known:
         unread = node[q.LB_MAP].missing
+    elif node.left_out(q.LB_MAP, search.address):
+        unread = f"the map's rows of {search.address} were left out"
     return ServiceAddress(
         search.address,
         number,

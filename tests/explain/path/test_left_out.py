@@ -10,11 +10,13 @@ from typing import Any, cast
 
 import pytest
 
+from kubectl_ebpfnet.explain.path.services import find
 from kubectl_ebpfnet.explain.path.stages import forward
 from kubectl_ebpfnet.explain.views import room
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.evidence import InMemory, Record
+from kubectl_ebpfnet.model.net import TCP
 from kubectl_ebpfnet.model.room import Table
 from tests.explain.path.changed import VXLAN, Change, ask, changed, say
 
@@ -86,6 +88,25 @@ def test_a_tunnel_that_neither_the_mode_nor_the_devices_tell_leaves_the_way_open
     said: list[str] = []
     forward._doubt_tunnel(walk, node, pod)
     assert said[0].startswith(f"whether node2 sends to {pod} in a tunnel: its routing mode is not ")
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_frontend_whose_rows_were_left_out_is_none_that_the_map_lacks(listed: bool) -> None:
+    """By the agent's list it is there; without that, it may be."""
+
+    def change(record: Record) -> Record:
+        if record.place.node == "node2" and q.LB_MAP.is_answered_by(record.argv):
+            return replace(record, stdout=InMemory(), line_filter=("10.9.9.9",), left_out=40)
+        if record.place.node == "node2" and q.SERVICES.is_answered_by(record.argv) and not listed:
+            return replace(record, stdout=InMemory(b"[]"))
+        return record
+
+    view = ClusterView(changed(VXLAN, change))
+    address = next(s for s in view.kube.services if s.name == "web").cluster_addresses[0]
+    found = find(view, "node2", address, 80, TCP)
+    assert found is not None
+    assert found.in_cilium is (True if listed else None)
+    assert listed or "were left out" in found.unread
 
 
 def test_a_policy_map_that_was_not_asked_for_is_not_empty() -> None:
