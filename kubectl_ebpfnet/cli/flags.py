@@ -188,7 +188,9 @@ def move_flags_behind_command(words: list[str]) -> list[str]:
             at += 2 if values.get(word) else 1
         else:
             break
-    return [*words[at : at + 1], *words[:at], *words[at + 1 :]] if at < len(words) else words
+    if at >= len(words):
+        return ["--help"]
+    return [*words[at : at + 1], *words[:at], *words[at + 1 :]]
 
 
 def with_kubectl_flags(function: Callable[..., int]) -> Callable[..., int]:

@@ -26,6 +26,7 @@ OPTIONS_HINT = f"""
 Use "{PROGRAM} options" for the kubectl flags that every command accepts.
 """
 _LEVEL = VERBOSITY.spellings
+_MOST_VERBOSE = 10
 _NAMESPACE = "namespace"
 _SHARED = frozenset(flag.field for flag in (*CONNECTION, VERBOSITY))
 _LOG_ALONE = "Log HTTP requests on stderr: -v=6 to -v=9"
@@ -197,9 +198,9 @@ def click_spelling(args: Sequence[str], switches: dict[str, bool]) -> Iterator[s
 
 
 def _level(word: str) -> str:
-    if word.isascii() and word.isdecimal() and int(word) <= 10:
-        return word
-    raise UsageError(f"-v {word!r} is not a number from 0 to 10", hint="e.g. -v, -v=1, --v=1")
+    if word.isascii() and word.isdecimal():
+        return word if len(word) == 1 else str(_MOST_VERBOSE)
+    raise UsageError(f"-v {word!r} is not a number", hint="e.g. -v, -v=1, --v=1")
 
 
 def _switch(flag: str, value: str) -> Iterator[str]:

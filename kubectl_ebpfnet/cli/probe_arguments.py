@@ -121,8 +121,9 @@ def prober(
         from kubectl_ebpfnet.explain.lb.judge import judge
 
         request = probe_flags.request(global_flags.namespace or "default")
+        reports: Reports = [(judge(request, bundle), bundle)]
         Progress().warn("a capture holds no probes: these are the expected results")
-        yield lambda: [(judge(request, bundle), bundle)]
+        yield lambda: reports
         return
     from kubectl_ebpfnet.active.lb import run, verify_policies
     from kubectl_ebpfnet.collect.gatherer import Gatherer

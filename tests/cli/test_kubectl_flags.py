@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from kubectl_ebpfnet.cli.app import COMMANDS
 from kubectl_ebpfnet.cli.help import click_spelling
 from kubectl_ebpfnet.cli.kubectl_flags import CONNECTION, NO_EFFECT, VERBOSITY, takes_value
 from kubectl_ebpfnet.errors import UsageError
@@ -66,6 +67,12 @@ def test_the_answer_stays_the_same_before_and_after_the_command():
     assert [line.partition(" has no effect: ")[0] for line in done.stderr.splitlines()] == [
         "--cache-dir", "--match-server-version", "--kuberc",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_accepts_them(name):
+    done = run(name, "--context=x", "-n", "y", "-v=6", "--cache-dir=/x", "--help")
+    assert (done.returncode, done.stdout) == (0, run(name, "--help").stdout)
 
 
 def test_name_and_password_are_sent_and_never_logged(fake):

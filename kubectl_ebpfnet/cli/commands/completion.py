@@ -15,6 +15,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from kubectl_ebpfnet.cli.completion.scripts import SCRIPTS
+from kubectl_ebpfnet.cli.flags import GlobalFlags, with_kubectl_flags
 from kubectl_ebpfnet.cli.help import CommandText
 from kubectl_ebpfnet.cli.terminal import Progress, emit
 from kubectl_ebpfnet.errors import EbpfnetError, UsageError
@@ -39,7 +40,9 @@ The scripts of this command complete kubectl-ebpfnet, called by that name.""",
 )
 
 
+@with_kubectl_flags
 def run(
+    _flags: GlobalFlags,
     shell: Annotated[str, Argument(metavar="SHELL", help="One of: bash, zsh, fish")] = "",
     install: Annotated[
         bool, Option("--install", help=f"Write ${{KREW_ROOT:-~/.krew}}/bin/{NAME}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kubectl_ebpfnet.cli.flags import GlobalFlags, with_kubectl_flags
 from kubectl_ebpfnet.cli.help import PROGRAM, CommandText
 from kubectl_ebpfnet.cli.kubectl_flags import CONNECTION, NO_EFFECT, VERBOSITY
 from kubectl_ebpfnet.cli.terminal import emit
@@ -17,10 +18,12 @@ first 1024 characters of bodies, 9 with 10240 and with tracebacks of errors in
 this program. Tokens, passwords, cookies, Secrets and environment variables are
 never logged.""",
     examples=(("All flags", "options"),),
+    connects=False,
 )
 
 
-def run() -> int:
+@with_kubectl_flags
+def run(_flags: GlobalFlags) -> int:
     """Print the table."""
     lines = [f"The following kubectl flags can be passed to any command of {PROGRAM}:", ""]
     for flag in (*CONNECTION, VERBOSITY):
