@@ -12,7 +12,7 @@ import yaml
 
 from kubectl_ebpfnet.errors import UsageError
 from kubectl_ebpfnet.model.probe import SCHEMA, AttemptOutcome, ProbeRequest
-from kubectl_ebpfnet.render.lb.report import FORMATS, render
+from kubectl_ebpfnet.render.lb.report import FORMATS, render, render_all
 from kubectl_ebpfnet.render.text.view import View
 from tests.render.lb import sample_reports as sample
 from tests.render.path.sample_paths import HOSTILE
@@ -130,6 +130,15 @@ def test_json_still_says_the_same():
     document = json.loads(render(sample.hostile(), sample.bundle(), "json", View()))
     assert document["items"][0]["node"] == HOSTILE
     assert document["items"][0]["attempts"][0]["body"] == HOSTILE
+
+
+def test_a_part_of_the_document():
+    one, bundle = sample.contradicted(), sample.bundle()
+    whole = json.loads(render(one, bundle, "json", View()))
+    said = render(one, bundle, "jsonpath={.verdict} {.items[*].node}", View())
+    assert said == " ".join([whole["verdict"], *(row["node"] for row in whole["items"])])
+    both = render_all([(one, bundle), (one, bundle)], "jsonpath={.items[*].verdict}")
+    assert both == f"{whole['verdict']} {whole['verdict']}"
 
 
 def test_an_unknown_format_is_refused_in_kubectls_words():
