@@ -8,7 +8,6 @@ per name, `call_api` swapped under a running exec) is left out (figures: ecosyst
 from __future__ import annotations
 
 import contextlib
-import re
 import socket
 import threading
 import time
@@ -18,6 +17,11 @@ from urllib.parse import urlencode, urlsplit
 
 from kubectl_ebpfnet import __version__
 from kubectl_ebpfnet.cluster.client.access import Access, ConnectionOptions
+from kubectl_ebpfnet.cluster.client.answer import (
+    TooLongError,
+    content_of,
+    warnings,
+)
 from kubectl_ebpfnet.cluster.client.credentials import Credentials, Header
 from kubectl_ebpfnet.cluster.client.failures import root_cause, unreachable
 from kubectl_ebpfnet.cluster.client.kubeconfig import load
@@ -40,8 +44,6 @@ CONNECT_SECONDS = 10.0
 """Time for TCP and TLS together, unless --request-timeout is shorter."""
 READ_SECONDS = 60.0
 """Longest silence of a request without --request-timeout."""
-ANSWER_LIMIT = 512 << 20
-"""Bytes of an unpacked answer: a page of 500 objects of 1 MiB; etcd stores 1.5 MiB at most."""
 _LOGS_REQUESTS = 6
 _TRIES = 4
 _LONGEST_WAIT_SECONDS = 5.0
@@ -156,7 +158,7 @@ class Session:
 
         Raises:
             ApiUnreachable: no answer came.
-            ApiError: the answer is longer than ANSWER_LIMIT.
+            ApiError: the answer is longer than answer.ANSWER_LIMIT.
             KubeconfigError: credentials could not be renewed.
         """
         parameters = urlencode(list(query.items()) if isinstance(query, Mapping) else list(query))
@@ -204,11 +206,10 @@ class Session:
             response = self._rest.request(  # type: ignore[no-untyped-call]
                 method, url, headers=headers, body=body, _request_timeout=limits
             )
-            content = _content(response.response, deadline)
-        except _TooLongError:
-            limit = f"{ANSWER_LIMIT >> 20} MiB"
+            content = content_of(response.response, deadline)
+        except TooLongError as e:
             raise ApiError(
-                response.status, f"{self.server} answered {method} with more than {limit}"
+                response.status, f"{self.server} answered {method} with more than {e}"
             ) from None
         except Exception as e:  # urllib3 and the library each have their own exceptions
             cause = root_cause(e)
@@ -218,18 +219,13 @@ class Session:
         if self.log:
             answered = response.response.headers.items()
             self.log.response(method, url, began, response.status, answered, content)
-        self._pass_on_warnings(response.response.headers)
+        if self._options.warn is not None:
+            for warning in warnings(response.response.headers.get("Warning", "")):
+                self._options.warn(warning)
         retry = None
         if response.status in (429, 503):
             retry = _seconds(response.headers.get("Retry-After"))
         return Response(response.status, content, retry)
-
-    def _pass_on_warnings(self, headers: Any) -> None:
-        # RFC 7234 5.5: `299 - "text"`, as client-go reads it (rest/warnings.go).
-        warn = self._options.warn
-        if warn is not None:
-            for match in _WARNING.finditer(headers.get("Warning", "")):
-                warn(match[1].replace('\\"', '"'))
 
     # --- sockets for exec ---------------------------------------------------------------------
 
@@ -277,37 +273,12 @@ class Session:
         return f"{scheme}://{self._url.netloc}{self._url.path}{path}?{parameters}"
 
 
-_WARNING = re.compile(r'299 \S+ "((?:[^"\\]|\\.)*)"')
-
-
 def _log(options: ConnectionOptions) -> RequestLog | None:
     if options.log_level < _LOGS_REQUESTS:
         return None
     from kubectl_ebpfnet.cluster.client.request_log import RequestLog
 
     return RequestLog(options.log_level, options.log)
-
-
-class _TooLongError(Exception):
-    """The answer is longer than ANSWER_LIMIT."""
-
-
-def _content(response: Any, deadline: float | None) -> bytes:
-    """Read the whole body of a urllib3 response and return its connection to the pool."""
-    pieces, size = [], 0
-    try:
-        for piece in response.stream(1 << 16, decode_content=True):
-            pieces.append(piece)
-            size += len(piece)
-            if size > ANSWER_LIMIT:
-                raise _TooLongError
-            if deadline is not None and time.monotonic() > deadline:
-                raise TimeoutError("the answer did not end within the time-out")
-    except BaseException:
-        response.close()  # half read: no other request can use the connection
-        raise
-    response.release_conn()
-    return b"".join(pieces)
 
 
 def _went_stale(cause: BaseException | None) -> bool:

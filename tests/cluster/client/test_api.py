@@ -129,7 +129,7 @@ def test_a_list_that_never_ends(
 def test_an_answer_that_is_too_long(
     fake: FakeApiServer, api: Api, monkeypatch: pytest.MonkeyPatch, packed: bool
 ) -> None:
-    monkeypatch.setattr("kubectl_ebpfnet.cluster.client.session.ANSWER_LIMIT", 1 << 20)
+    monkeypatch.setattr("kubectl_ebpfnet.cluster.client.answer.ANSWER_LIMIT", 1 << 20)
     text = b'{"items": []' + b" " * (2 << 20) + b"}"
     body, headers = text, dict[str, str]()
     if packed:
