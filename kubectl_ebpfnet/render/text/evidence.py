@@ -84,6 +84,7 @@ def _quoted(item: Evidence, record: Record) -> list[tuple[str, str]]:
         lines = _lines(record, item.lines)
         least = min((_indent(line) for line in lines if line.strip()), default=0)
         quoted = [line[least:][:_LONGEST] for line in lines] or item.excerpt
+    quoted = [f"{line}…" if len(line) >= _LONGEST else line for line in quoted]
     if len(item.lines) != len(quoted):
         # JSON, or lines that were cut: numbers and lines do not correspond.
         return [("", line) for line in quoted]

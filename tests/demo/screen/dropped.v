@@ -28,7 +28,7 @@ ERROR    policy drops the packet: endpoint 210, egress, identity 2 (world) at
            "ProxyPortPriority": 0, "Pad1": 0, "Pad2": 0, "Packets":
            18446744073709551615, "Bytes": 18446744073709551615, "Key":
            {"Prefixlen": 40, "Identity": 0, "TrafficDirection": 0, "Nexthdr": 0,
-           "DestPortNetwork": 0}}, {"ProxyPortNetwork": 0, "Flags": 0, "Aut
+           "DestPortNetwork": 0}}, {"ProxyPortNetwork": 0, "Flags": 0, "Aut…
          [10] $ get ciliumnetworkpolicies -A   (API server)
            {"toEntities": ["world"], "toPorts": [{"ports": [{"port": "80",
            "protocol": "TCP"}]}]}
@@ -72,7 +72,7 @@ node2
                  18446744073709551615, "Bytes": 18446744073709551615, "Key":
                  {"Prefixlen": 40, "Identity": 0, "TrafficDirection": 0,
                  "Nexthdr": 0, "DestPortNetwork": 0}}, {"ProxyPortNetwork": 0,
-                 "Flags": 0, "Aut
+                 "Flags": 0, "Aut…
                [10]
                  {"toEntities": ["world"], "toPorts": [{"ports": [{"port": "80",
                  "protocol": "TCP"}]}]}
@@ -86,7 +86,7 @@ node2
                       "IP":{"source":"10.44.0.180","destination":"1.1.1.1",
                       "ipVersion":"IPv4"},"l4":{"TCP":{"source_port":51278,
                       "destination_port":7777,"flags":{"SYN":true}}},"source":
-                      {"ID":210,"identity":5574,"cl
+                      {"ID":210,"identity":5574,"cl…
 
 ✓ seen  ~ follows from tables  ? not known  ✗ dropped
 Record N: kubectl ebpfnet show-record N --from demo:dropped

@@ -123,7 +123,7 @@ node2
                      "10.44.0.180","destination":"10.44.1.71","ipVersion":
                      "IPv4"},"l4":{"TCP":{"source_port":42670,"destination_
                      port":8080,"flags":{"FIN":true,"ACK":true}}},"source":
-                     {"ID":210,"identity":5574,"clus
+                     {"ID":210,"identity":5574,"clus…
  ~ route       outer packet: 172.31.7.0/24 dev eth0
                [36] $ ip -j route show table all   (cilium-agent on node2)
                  {"dst": "172.31.7.0/24", "dev": "eth0", "protocol": "kernel",

@@ -196,3 +196,9 @@ def test_a_commands_record_is_named_once_and_a_block_keeps_its_indentation():
     assert lines[0] == "[1] $ show -o json   (cilium-agent on n1)"
     assert lines[1:] == ['  2  "a": {', '  3    "b": 1,', '  4    "c": 2', "  5  }"]
     assert proofs.lines([Evidence(1, (3,), ('"b": 1,',))], "") == ["[1]", '  3  "b": 1,']
+
+
+def test_a_line_that_is_cut_says_so():
+    bundle = bundle_of([Record(0, agent_place("n1"), ("cat",), 0, InMemory(b"x" * 500))])
+    [_, line] = proof([Evidence(1, (1,), ("x" * 400,))], bundle, "")
+    assert line == f"  1  {'x' * 400}…"
