@@ -43,6 +43,7 @@ def entries(request: NodeRequest) -> Iterator[NatEntry | LeftOut]:
     now = int(time.clock_gettime(time.CLOCK_MONOTONIC))
     flows = (*request.flows, *request.beside)
     rules, newest = scan.rules(request.flows, request.beside), request.newest
+    exact = [one for flow in flows if (one := flow.exact) is not None]
     shown, older, beside, about = ct.shown(request), 0, 0, False
     if not any(flow.fits(one) for one in shown for flow in request.flows):
         shown = []
@@ -52,12 +53,12 @@ def entries(request: NodeRequest) -> Iterator[NatEntry | LeftOut]:
             if part is None:
                 scan.keep_newest(scan.batches(table), rules, layout, TIMES, newest, nat=True)
                 continue
-            found = list(_by_key(table, shown, flows, layout, now))
+            found = list(_by_key(table, [*shown, *exact], flows, layout, now))
             yield from found
             more, more_beside = _others(found, request, layout, *part)
             older, beside, about = older + more, beside + more_beside, True
-        elif flows and all(flow.exact is not None for flow in flows):
-            yield from _by_key(table, [f.exact for f in flows if f.exact], flows, layout, now)
+        elif flows and len(exact) == len(flows):
+            yield from _by_key(table, exact, flows, layout, now)
         else:
             yield from _facts(scan.matching(table, rules, layout, nat=True), flows, now)
     yield from _facts(scan.kept(rules), flows, now)

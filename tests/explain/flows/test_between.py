@@ -158,6 +158,16 @@ def test_the_nat_map_has_other_flows_and_not_this_one() -> None:
     assert lost(outside, t.record("n1", t.NAT, nat(6), nat(7)), to="1.1.1.1") is None
 
 
+def test_of_a_large_nat_map_the_senders_flows_were_looked_up_and_no_others() -> None:
+    outside = t.record("n1", t.CT, t.syn(OUTSIDE.format(7), 5))
+    large = replace(t.record("n1", t.NAT, nat(6)), about=True, left_out=90_000)
+    assert "Cilium's NAT map, which has other flows" in text_of(outside, large, to="1.1.1.1")
+    newest = replace(large, about=False)
+    assert lost(outside, newest, to="1.1.1.1") is None
+    there = replace(t.record("n2", t.CT, OLD), about=True)
+    assert lost(NEW, there) is None
+
+
 def test_an_answered_attempt_is_not_lost() -> None:
     assert lost(t.record("n1", t.CT, t.closed(OUT.format(7), 5)), t.record("n2", t.CT)) is None
 
