@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from kubectl_ebpfnet.errors import role_file
+from kubectl_ebpfnet.explain.path import node_state
 from kubectl_ebpfnet.explain.path.destinations import far_address
 from kubectl_ebpfnet.explain.path.entrance import WaysIn, ways_in
 from kubectl_ebpfnet.explain.path.sender import as_target, sender_of
@@ -74,6 +75,7 @@ def start(walk: PathBuilder, packet: Packet) -> PacketState:
         packet: as the client sends it.
     """
     client, entry = packet.flow.source, walk.ends.entry
+    node_state.warn(walk, entry)
     walk.hop(
         HopPlace.WORLD, str(client), "", HopKind.LINK,
         f"client {client}, outside of the cluster, sends it; it enters by {entry}",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.explain.path.changed import (
@@ -300,3 +302,62 @@ def test_a_pod_that_is_on_no_node_says_what_to_do_to_a_client_outside() -> None:
     assert path.cause == "pod default/ws1 is on no node (Pending)"
     assert path.fix is not None
     assert path.fix.command == "kubectl describe pod -n default ws1"
+
+
+SERVICES = "../features/services/agent.zip"
+
+
+def web_again(phase: str) -> Change:
+    """A pod of node2, listed first, that has the address of node1's pod web."""
+
+    def change(value: dict[str, object]) -> None:
+        assert isinstance(value["items"], list)
+        web = next(i for i in value["items"] if i["metadata"]["name"].startswith("web-"))
+        job = json.loads(json.dumps(web))
+        job["metadata"]["name"], job["spec"]["nodeName"] = "job", "node2"
+        job["status"]["phase"] = phase
+        value["items"].insert(0, job)
+
+    return json_edit("api", "get pods -A", change)
+
+
+@pytest.mark.parametrize(("phase", "pod"), [("Succeeded", "web-"), ("Failed", "web-")])
+def test_a_pod_that_has_ended_has_its_address_no_more(phase: str, pod: str) -> None:
+    path = ask(changed(SERVICES, web_again(phase)), "client", "svc/web")
+    assert path.verdict == "reachable"
+    assert f"to pod default/{pod}" in path.reason
+    assert path.hops[-1].node == "node1"
+
+
+def not_ready(name: str) -> Change:
+    def change(value: dict[str, object]) -> None:
+        assert isinstance(value["items"], list)
+        for item in value["items"]:
+            for condition in item["status"]["conditions"]:
+                if item["metadata"]["name"] == name and condition["type"] == "Ready":
+                    condition |= {"status": "Unknown", "message": "Kubelet stopped posting."}
+
+    return json_edit("api", "get nodes", change)
+
+
+@pytest.mark.parametrize(
+    ("source", "to", "node"),
+    [("client", "svc/web", "node1"), ("172.31.7.200", "172.31.7.242:80", "node2")],
+)
+def test_a_node_on_the_way_that_is_not_ready_is_a_warning(source: str, to: str, node: str) -> None:
+    path = ask(changed(SERVICES, not_ready(node)), source, to)
+    found = [f for f in path.findings if f.title.startswith(f"node {node} is not Ready")]
+    assert [f.severity for f in found] == ["warning"]
+    assert "Kubelet stopped posting" in found[0].title
+
+
+def test_a_receiving_pod_that_is_being_deleted_is_a_warning() -> None:
+    def deleting(value: dict[str, object]) -> None:
+        assert isinstance(value["items"], list)
+        for item in value["items"]:
+            if item["metadata"]["name"] == "hp":
+                item["metadata"]["deletionTimestamp"] = "2026-11-30T04:50:00Z"
+
+    bundle = changed(SERVICES, json_edit("api", "get pods -A", deleting))
+    found = finding(ask(bundle, "client", "pod/hp:8080"), "default/hp is being deleted")
+    assert found.severity == "warning"

@@ -162,11 +162,12 @@ def _into_pod(walk: PathBuilder, here: PacketState) -> None:
         walk.tracked.evidence[:1] if replied and walk.tracked is not None else (),
         short="it arrives, and was answered" if replied else "it arrives",
     )
-    if pod is not None and not pod.ready:
+    if pod is not None and not pod.serves:
         why = f": {pod.reason}" if pod.reason else ""
+        state = "is being deleted" if pod.deleting else f"is not ready{why}"
         walk.finding(
             Severity.WARNING,
-            f"the receiving pod {name} is not ready{why}",
+            f"the receiving pod {name} {state}",
             f"`{commands.describe_pod(pod.namespace, pod.name)}` tells why.",
         )
     if pod is not None and not listener.in_pod(walk, here, pod):

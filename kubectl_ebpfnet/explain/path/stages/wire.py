@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kubectl_ebpfnet.explain.path import commands
+from kubectl_ebpfnet.explain.path import commands, node_state
 from kubectl_ebpfnet.explain.path.agent_behind import without_frontend
 from kubectl_ebpfnet.explain.path.endings import Destination
 from kubectl_ebpfnet.explain.path.other_clusters import cluster_of
@@ -63,6 +63,8 @@ def _to_node(walk: PathBuilder, here: PacketState, node: str) -> PacketState | N
         short=f"to {node} {how}" + (f", by router {here.next_hop}" if reason else ""),
     )
     walk.visited_nodes.append(node)
+    if walk.forth is None:
+        node_state.warn(walk, node)
     identity, inner = here.identity, here.sealed or here.packet
     changed = inner.flow.source != walk.ends.flow.source
     if inner.outer is None and (changed or walk.from_node):
