@@ -18,6 +18,7 @@ from kubectl_ebpfnet.explain.path.stages import (
     policy_names,
     policy_outcome,
     policy_settings,
+    remote_identity,
 )
 from kubectl_ebpfnet.explain.path.stages.policy_subject import PolicySubject
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Where
@@ -112,6 +113,7 @@ def decided(walk: PathBuilder, subject: PolicySubject, doubt: str = "") -> bool:
     evidence = policy_map.evidence(node, endpoint_id, verdict.entry)
     named = policy_names.names(walk.cluster, subject, verdict)
     behind = endpoint_state.warn(walk, subject)
+    remote_identity.compare(walk, subject)
     policy_outcome.refused(walk, subject, named)
     own = policy_ends.subject(walk.cluster, node, endpoint_id)
     for unlisted in policy_settings.unlisted(walk.cluster, own):

@@ -1,0 +1,63 @@
+"""Whether the other end of a packet has the identity that Kubernetes tells: an agent that is behind
+takes a pod for the world, or for what its labels were, and a policy then denies or allows another.
+
+Source: Cilium pkg/ipcache (an address without an entry is world), pkg/k8s/watchers (CiliumEndpoint
+→ ipcache); a tunnel carries the identity that the sender's own agent gave its pod.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from kubectl_ebpfnet.explain.path import policy
+from kubectl_ebpfnet.explain.path.agent_behind import see_agent
+from kubectl_ebpfnet.explain.path.stages import policy_map
+from kubectl_ebpfnet.explain.path.stages.policy_subject import PolicySubject
+from kubectl_ebpfnet.explain.path.state import PathBuilder
+from kubectl_ebpfnet.explain.views import cite
+from kubectl_ebpfnet.explain.views.names import identity_text
+from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.path import Severity
+
+
+def compare(walk: PathBuilder, subject: PolicySubject) -> None:
+    """Report an identity that is not the pod's.
+
+    Args:
+        walk: takes the finding, and the cause of a drop.
+        subject: whose policy is asked about whom.
+    """
+    address, identity = subject.remote.address, subject.remote.identity
+    pod = walk.cluster.pod_with(address) if address is not None else None
+    if pod is None or not identity:
+        return
+    known = walk.cluster.index.cilium_endpoint(pod.namespace, pod.name)
+    if known is None or known.identity in (0, identity) or address not in known.addresses:
+        return
+    said, right = (identity_text(walk.cluster, each) for each in (identity, known.identity))
+    node = subject.node
+    title = (
+        f"{node.name} takes {address} for {said}, and CiliumEndpoint {pod.namespace}/{pod.name} "
+        f"has {right}"
+    )
+    found = see_agent(walk.cluster, title, node.name)
+    entry = node.ipcache_of(address) if address is not None else None
+    walk.finding(
+        Severity.WARNING,
+        title,
+        "Labels that were just changed take seconds to be known everywhere. If it stays so: "
+        f"{found.fix.text}",
+        cite.of(node[q.IPCACHE].record, entry.span) if entry is not None else (),
+    )
+    if _allowed(walk, subject, known.identity) != _allowed(walk, subject, identity):
+        walk.stale = walk.stale or found
+
+
+def _allowed(walk: PathBuilder, subject: PolicySubject, identity: int) -> bool | None:
+    """Return what the policy map says of the packet were the other end this identity."""
+    remote = policy_map.remote(walk.cluster, subject.node, subject.packet.flow.source, identity)
+    remote = replace(remote, address=subject.remote.address)
+    return policy.decide(
+        policy_map.entries(subject.node, subject.endpoint_id), subject.endpoint_id,
+        subject.direction, remote, subject.packet.flow.protocol, subject.port,
+    ).allowed  # fmt: skip
