@@ -93,7 +93,7 @@ def split(word: str, example: str) -> ObjectWord:
 
 def is_type(word: str) -> bool:
     """Tell whether a word is a type of kubectl, or its short name."""
-    return word.lower() in _KIND_OF
+    return kind_of(word) is not None
 
 
 def is_name(word: str) -> bool:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SECONDS = 1.5
 """How long a request may take."""
-_OF_NOBODY = ("nodes", "namespaces")
+_CLUSTER_WIDE = ("nodes", "namespaces")
 """Resources without a namespace."""
 _CONTROLLERS = {
     "StatefulSet": "statefulsets", "DaemonSet": "daemonsets", "ReplicaSet": "replicasets",
@@ -77,7 +77,7 @@ class LiveNames:
     def of(self, resource: str, namespace: str) -> Sequence[str]:
         """Return the names of the objects of a resource."""
         with self._api() as api:
-            where = "" if resource in _OF_NOBODY else namespace or api.session.namespace
+            where = "" if resource in _CLUSTER_WIDE else namespace or api.session.namespace
             return sorted(api.names(resource, where))  # a server's cache has no order
 
     def ports(self, resource: str, namespace: str, name: str) -> Sequence[Port]:
