@@ -182,7 +182,7 @@ T=; timeout $t sh -c : </dev/null >/dev/null 2>&1 && T=timeout
 A=; command -v awk >/dev/null 2>&1 && A=1
 run() {
   f=$1 k=0 p= q= e=; shift
-  case $s$f in 1"&"*) f="&$(elsewhere "${f#?}")";; esac
+  case $s$f in 1"&"*) f=$(elsewhere "${f#?}"); f=${f:+"&$f"};; esac
   case $s$1\ $2 in
   1cat\ *|1grep\ *|1ls\ *|1ip\ *|1ip*-save*|1tc\ *|1bpftool\ *|1cilium*\ bpf) ;;
   1cilium*|1hubble*) q=1; [ "$T" ] && p="$T $h";;
