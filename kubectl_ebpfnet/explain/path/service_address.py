@@ -44,6 +44,7 @@ class ServiceAddress:
         sliced: what EndpointSlices name; None where no slice could be read, or no Service of
             Kubernetes is behind the frontend.
         owner: the Service, None when none is recorded.
+        rivals: other Services with the same address and port.
         flags: Cilium's words, e.g. `Local`, `InternalLocal`, `l7-load-balancer`.
         proxy_port: of the node's Envoy for an L7 load-balancer, 0 where not known.
         unresolved: slots of the map whose backend is missing.
@@ -68,6 +69,7 @@ class ServiceAddress:
     mapped: frozenset[Place] | None = None
     sliced: tuple[ServiceEndpoint, ...] | None = None
     owner: Service | None = None
+    rivals: tuple[Service, ...] = ()
     flags: frozenset[str] = frozenset()
     proxy_port: int = 0
     unresolved: int = 0

@@ -6,6 +6,7 @@ Service and EndpointSlices stand in where neither has the frontend.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -20,6 +21,9 @@ from kubectl_ebpfnet.model.cilium import Frontend
 from kubectl_ebpfnet.model.kube import Service, ServiceEndpoint, ServicePort
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import Evidence
+
+Owner = tuple[Service, ServicePort]
+"""A Service, and the port of it that a frontend is."""
 
 
 def find(
@@ -44,10 +48,13 @@ def find(
     brought = node.want(q.LB_MAP, address)
     search = Search(cluster, node, address, port, protocol, at)
     listed, mapped = map(search.among, (q.SERVICES, q.LB_MAP))
-    owner = _owner(cluster, address, port, protocol)
+    owners = list(_owners(cluster, address, port, protocol))
+    owner = owners[0] if owners else None
     # The datapath has what its map has: a frontend of the agent's list alone is not translated.
     record = node[q.LB_MAP].record
     filled = bool(node[q.LB_MAP].facts) or (record is not None and record.left_out > 0)
+    # An empty map lacks what the agent's list has.
+    filled = filled or (node[q.LB_MAP].known and listed is not None)
     unmapped = mapped is None and filled and brought
     frontend = mapped or listed
     if frontend is None and owner is None:
@@ -59,8 +66,12 @@ def find(
         return found if over is None else _left_alone(node, found, over)
     found = replace(_of_cilium(search, listed, mapped), in_cilium=not unmapped)
     if owner is None and frontend.type == "NodePort":  # at loopback, or another own address
-        of_nodes = (_owner(cluster, each, port, protocol) for each in cluster.node_addresses)
-        owner = next(filter(None, islice(of_nodes, 1)), None)
+        for each in islice(cluster.node_addresses, 1):
+            owner = next(_owners(cluster, each, port, protocol), None)
+    if len(owners) > 1:
+        owner = _of_several(cluster, owners, found)
+        others = (one for one, _ in owners if owner is None or one is not owner[0])
+        found = replace(found, rivals=tuple(others))
     checked = None if owner is not None else _health_check_of(cluster, found)
     if checked is not None and not found.name:
         found = replace(found, namespace=checked.namespace, name=f"{checked.name}:{HEALTH_CHECK}")
@@ -163,9 +174,28 @@ def _of_kubernetes(search: Search, service: Service, port: ServicePort) -> Servi
     )
 
 
-def _owner(
+def _of_several(
+    cluster: ClusterView, owners: Sequence[Owner], found: ServiceAddress
+) -> Owner | None:
+    """Return whose frontend Cilium has, of several Services with the same address and port."""
+    named = [
+        each
+        for each in owners
+        if (each[0].namespace, each[0].name) == (found.namespace, found.name)
+    ]
+    places = set(map(kinds.place, found.backends))
+    fitting = (
+        each
+        for each in owners
+        if places & set(map(kinds.place, sliced_of(cluster, *each, found.address.version) or ()))
+    )
+    return next(iter(named), None) or next(fitting, owners[0])
+
+
+def _owners(
     cluster: ClusterView, address: Address, port: int | None, protocol: int
-) -> tuple[Service, ServicePort] | None:
+) -> Iterator[Owner]:
+    """Yield the Services, each with its port, that have an address and port."""
     on_node = address in cluster.node_addresses
     for service in cluster.index.services_at(address, port or 0 if on_node else 0):
         virtual = address in service.addresses
@@ -173,11 +203,10 @@ def _owner(
             if service_port.protocol != protocol:
                 continue
             only = port is None and len(service.ports) == 1
-            if virtual and (port == service_port.port or only):
-                return service, service_port
-            if on_node and service_port.node_port and port == service_port.node_port:
-                return service, service_port
-    return None
+            by_address = virtual and (port == service_port.port or only)
+            by_node_port = on_node and service_port.node_port and port == service_port.node_port
+            if by_address or by_node_port:
+                yield service, service_port
 
 
 def sliced_of(

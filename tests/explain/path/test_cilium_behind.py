@@ -199,3 +199,53 @@ def test_a_port_of_the_node_that_the_map_lacks(port: int, what: str) -> None:
 def test_an_address_that_serves_no_node_ports_is_nobodys_fault() -> None:
     path = ask(changed(RECORDED), "client", "10.44.1.184:30945")
     assert "behind" not in path.cause
+
+
+def with_spec(name: str, **spec: object) -> Change:
+    return services(lambda item: item["spec"].update(spec), name)
+
+
+@pytest.mark.parametrize(
+    ("source", "to", "change", "said"),
+    [
+        ("172.31.7.200", "172.31.7.242:80",
+         with_spec("web-lb-cluster", externalTrafficPolicy="Local"),
+         "with externalTrafficPolicy Cluster, and the Service has Local"),
+        ("client", "172.31.7.241:80", with_spec("web-lb-local", externalTrafficPolicy="Cluster"),
+         "with externalTrafficPolicy Local, and the Service has Cluster"),
+        ("client", "svc/web", with_spec("web", internalTrafficPolicy="Local"),
+         "with internalTrafficPolicy Cluster, and the Service has Local"),
+    ],
+)  # fmt: skip
+def test_a_traffic_policy_that_the_map_has_otherwise(
+    source: str, to: str, change: Change, said: str
+) -> None:
+    assert finding(ask(changed(RECORDED, change), source, to), said).severity == "warning"
+
+
+def test_an_address_that_two_services_have() -> None:
+    """The map has that of svc ext, whose name is the later one."""
+    path = ask(
+        changed(RECORDED, with_spec("aff", externalIPs=["172.31.7.250"])),
+        "client",
+        "172.31.7.250:80",
+    )
+    assert finding(path, "svc default/aff has 172.31.7.250:80 as well as svc default/ext")
+    assert not [title for title in bad(path) if "EndpointSlice" in title]
+
+
+def test_a_map_that_is_empty_balances_nothing() -> None:
+    emptied = edit("node2", LB, lambda text: text.splitlines(True)[0])
+    path = ask(changed(RECORDED, emptied), "client", "svc/web")
+    assert path.verdict == "unknown"
+    assert "Cilium's load-balancing map on node2 has no frontend ClusterIP" in path.cause
+
+
+def test_a_host_port_whose_pod_is_gone() -> None:
+    def gone(value: Any) -> None:
+        value["items"] = [i for i in value["items"] if i["metadata"]["name"] != "hp"]
+
+    path = ask(
+        changed(RECORDED, json_edit("api", "get pods -A", gone)), "client", "172.31.7.11:9090"
+    )
+    assert finding(path, "still has HostPort 172.31.7.11:9090/TCP").severity == "warning"

@@ -13,10 +13,12 @@ from collections.abc import Iterable, Iterator
 from kubectl_ebpfnet.explain.path import backends as kinds
 from kubectl_ebpfnet.explain.path.other_clusters import cluster_of
 from kubectl_ebpfnet.explain.path.service_address import HEALTH_CHECK, ServiceAddress
+from kubectl_ebpfnet.explain.path.stages.policy_settings import setting
 from kubectl_ebpfnet.explain.path.state import PathBuilder
 from kubectl_ebpfnet.explain.views import cite, lists
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model.cilium import Backend
+from kubectl_ebpfnet.model.net import endpoint_text
 from kubectl_ebpfnet.model.path import Finding, Severity
 
 _OF_SERVICES = ("ClusterIP", "NodePort", "LoadBalancer", "ExternalIPs")
@@ -37,7 +39,10 @@ def report(walk: PathBuilder, service: ServiceAddress, node_name: str) -> None:
     if not service.in_cilium or service.by_proxy:
         return
     node = walk.cluster.node(node_name)
-    for rule in (_without_service, _not_mapped, _stale, _other_states, _late, _source_ranges):
+    for rule in (
+        _without_service, _without_pod, _rivals, _not_mapped, _stale, _other_states, _late,
+        _source_ranges, _settings,
+    ):  # fmt: skip
         walk.findings += rule(walk, service, node)
 
 
@@ -73,6 +78,66 @@ def _without_service(
         "and port",
         f"The Service was deleted, or changed, and the agent did not see it: {_SEE_WHY}",
         service.evidence + cite.whole(record),
+    )
+
+
+def _without_pod(walk: PathBuilder, service: ServiceAddress, node: NodeView) -> Iterator[Finding]:
+    """Report a hostPort's frontend that no pod of the node has."""
+    record = lists.read(walk.cluster, "pods")
+    if service.type != "HostPort" or record is None:
+        return
+    pods = [walk.cluster.pod_with(backend.address) for backend in service.backends]
+    if any(pods) or any(
+        pod.node == node.name and any(port == service.port for port, _ in pod.host_ports)
+        for pod in walk.cluster.kube.pods
+    ):
+        return
+    yield Finding(
+        Severity.WARNING,
+        f"Cilium's map on {node.name} still has {service.title}, and no pod of {node.name} has "
+        "that hostPort",
+        f"The pod was deleted, and the agent did not see it: {_SEE_WHY}",
+        service.evidence + cite.whole(record),
+    )
+
+
+def _rivals(_: PathBuilder, service: ServiceAddress, node: NodeView) -> Iterator[Finding]:
+    """Report an address and port that several Services have: one of them gets all of it."""
+    if not service.rivals:
+        return
+    names = ", ".join(f"svc {each.namespace}/{each.name}" for each in service.rivals[:_NAMED])
+    yield Finding(
+        Severity.WARNING,
+        f"{names} has {endpoint_text(service.address, service.port)} as well as "
+        f"{service.owner_title}",
+        f"Cilium on {node.name} sends all of it to one of them, {service.owner_title}. Give each "
+        "an address, or a port, of its own.",
+        service.evidence,
+    )
+
+
+def _settings(walk: PathBuilder, service: ServiceAddress, node: NodeView) -> Iterator[Finding]:
+    """Report a traffic policy that the Service has and its frontend has not, or the reverse."""
+    owner = service.owner
+    if owner is None or service.mapped is None or service.named_elsewhere:
+        return
+    inside = service.type == "ClusterIP"
+    policy = owner.internal_traffic_policy if inside else owner.external_traffic_policy
+    local = ("InternalLocal" if inside else "Local") in service.flags
+    # Versions before 1.17, whose keys have no protocol, may not know the internal one.
+    if service.type not in _OF_SERVICES or (inside and not service.by_protocol):
+        return
+    if inside and setting(walk.cluster, "enable-internal-traffic-policy") == "false":
+        return
+    if policy not in ("Local", "Cluster") or (policy == "Local") == local:
+        return
+    name = "internalTrafficPolicy" if inside else "externalTrafficPolicy"
+    yield Finding(
+        Severity.WARNING,
+        f"Cilium's map on {node.name} has {service.title} with {name} "
+        f"{'Local' if local else 'Cluster'}, and the Service has {policy}",
+        f"Cilium on {node.name} is behind its Service: {_SEE_WHY}",
+        service.evidence,
     )
 
 
