@@ -160,6 +160,13 @@ def test_rows_of_other_pods_are_wanted_where_the_packets_own_were_left_out() -> 
     )
     assert ("node2", "cilium-egress-gateway") in explained(asked, bundle).further.tables
     assert ask(bundle, "client", WORLD).verdict == "unknown"
+    empty = changed(
+        HEALTHY, left_out("node2", "10.44.9.9"), say("node2", EGRESS, HEADER),
+        *unseen("node1", "node2"), more=(policies(SPEC),),
+    )  # fmt: skip
+    path = ask(empty, "client", WORLD)
+    assert path.verdict == "unknown"
+    assert not any("has no row of it" in found.title for found in path.findings)
 
 
 def moved_to(node: str | None) -> list[Change]:

@@ -46,7 +46,8 @@ def at_pod(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState 
                 reason=reason, decides=Decides.WAY, fix=gateway.read_map(node),
             )  # fmt: skip
         elif (excluded := egress.excluded_by(node, flow)) is None:
-            names.without_row(walk, node, flow.destination)
+            if not node.left_out(q.EGRESS_GATEWAY, flow.source):
+                names.without_row(walk, node, flow.destination)
         elif not egress.in_cluster(walk, node, flow.destination):
             names.compare(walk, node, excluded, names.behind(walk, excluded))
         return here
