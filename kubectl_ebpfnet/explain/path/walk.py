@@ -7,6 +7,7 @@ state UNKNOWN, never a guess.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -25,7 +26,7 @@ from kubectl_ebpfnet.explain.path import (
     room,
     seen,
 )
-from kubectl_ebpfnet.explain.path.endings import Arrived
+from kubectl_ebpfnet.explain.path.endings import Arrived, Dropped
 from kubectl_ebpfnet.explain.path.sender import from_its_pod
 from kubectl_ebpfnet.explain.path.stages import STAGES
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
@@ -117,8 +118,7 @@ def _explained(cluster: ClusterView, request: PathRequest, entry: str = "") -> E
         other_backends.compare(walk, partial(_there_and_back, start=start))
     if ends.doubt and isinstance(walk.end, Arrived):
         walk.doubt(ends.doubt)
-    for node, fact, address in cluster.unasked:
-        walk.doubt(f"{fact} of {node} was not asked for {address}", Decides.WAY)
+    _doubt_unasked(walk)
     outside.weigh_attempt(walk)
     seen.apply(walk)
     room.apply(walk)
@@ -160,6 +160,15 @@ def _explained(cluster: ClusterView, request: PathRequest, entry: str = "") -> E
     )
     tables = [(node, fact) for node, fact, _ in cluster.unasked]
     return Explained(path, _further(walk.unread, tables, walk.wanted))
+
+
+def _doubt_unasked(walk: PathBuilder) -> None:
+    """Say of which rows that were looked up nobody read whether they are there: what lets the
+    packet pass, or drops it, may be another way with them."""
+    for node, fact, address in walk.cluster.unasked:
+        walk.doubt(f"{fact} of {node} was not asked for {address}", Decides.WAY)
+        if isinstance(walk.end, Dropped):
+            walk.end = replace(walk.end, after=(*walk.end.after, walk.undecided[-1]))
 
 
 def _agreeing(walk: PathBuilder, decision: Decision) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.evidence import InMemory, Record
 from kubectl_ebpfnet.model.net import TCP
 from kubectl_ebpfnet.model.room import Table
-from tests.explain.path.changed import VXLAN, Change, ask, changed, say
+from tests.explain.path.changed import POLICY, VXLAN, Change, ask, changed, say, without
 
 IPCACHE = "cilium-dbg bpf ipcache list"
 CT, NAT = "cilium-dbg bpf ct list global -d", "cilium-dbg bpf nat list"
@@ -46,6 +46,18 @@ def test_a_row_of_the_ipcache_that_was_left_out_is_none_that_is_missing(to: str)
     assert path.verdict == "unknown", path.reason
     assert "Stale or unroutable IP" not in path.reason
     assert path.reason.endswith("10.244.0.135 is not known: its row of the ipcache was not read")
+
+
+def test_a_drop_that_a_row_may_change_is_open() -> None:
+    """The policy map of this pod allows some identities, and which one the destination has is in a
+    row that nobody read."""
+    monitors = [without("node2", f"cilium-dbg monitor{flag}") for flag in ("", " -j", " -v")]
+    unseen = [*UNTRACKED, *monitors]
+    assert ask(changed(POLICY, *unseen), "client", "pod/web:8080").verdict == "dropped"
+    path = ask(changed(POLICY, without_rows("node2"), *unseen), "client", "pod/web:8080")
+    assert path.verdict == "unknown", path.reason
+    assert "cilium-ipcache of node2 was not asked for 10.244.0.135" in path.reason
+    assert not [one for one in path.findings if one.severity == "error"]
 
 
 def test_a_row_that_the_ipcache_lacks_is_the_worlds() -> None:
