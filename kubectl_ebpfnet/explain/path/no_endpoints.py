@@ -9,7 +9,6 @@ is that of a container's port; an endpoint is ready as its pod is.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import SequenceMatcher
 from functools import lru_cache
 
 from kubectl_ebpfnet.explain.path import backends as kinds
@@ -233,6 +232,8 @@ def _label_likeness(pod: Pod, key: str, value: str) -> float:
 @lru_cache(1024)
 def _ratio(has: str, wanted: str) -> float:
     """Return how like two values of a label are; a namespace's pods have few of them."""
+    from difflib import SequenceMatcher  # only a selector that no pod matches needs it
+
     if not has or max(len(has), len(wanted)) > _LONGEST:
         return 0.0
     return SequenceMatcher(None, has, wanted).ratio()
