@@ -61,6 +61,14 @@ def test_a_map_that_came_whole_tells_about_every_identity() -> None:
     assert not policy_map.lacking(node(by_agent), Remote(5001, frozenset(), OTHER))
 
 
+def test_an_end_without_an_address_and_a_capture_with_other_filters_are_no_answer() -> None:
+    odd = replace(MAPS, line_filter=("no address", "fe80::1%eth0", str(PEER)))
+    view = node(CACHE, odd)
+    assert not policy_map.lacking(view, Remote(5000, frozenset(), PEER))
+    assert policy_map.lacking(view, Remote(5001))
+    assert policy_map.lacking(view, Remote(None))
+
+
 def test_the_map_of_an_endpoint_with_another_address_is_asked_for() -> None:
     """An agent's list of maps, of which those of the packet's endpoints came."""
     printed = b'[{"EndpointID": "11", "Path": "/x", "Content": []}]'

@@ -7,7 +7,6 @@ bpf/lib/eps.h (an address without an entry in the ipcache has the identity world
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import ip_address
 
 from kubectl_ebpfnet.explain.path.policy import Remote
 from kubectl_ebpfnet.explain.views import cite
@@ -18,6 +17,7 @@ from kubectl_ebpfnet.explain.views.cluster import (
 )
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model import json_members as js
 from kubectl_ebpfnet.model.cilium import HOST, REMOTE_NODE, Endpoint, PolicyEntry
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import PlaceKind
@@ -102,12 +102,14 @@ def lacking(node: NodeView, remote: Remote) -> str:
     record, identity = node[q.POLICY_MAPS].record, remote.identity
     if record is None or record.place.kind is not PlaceKind.NODE or not record.line_filter:
         return ""
-    asked = (node.ipcache_of(ip_address(text)) for text in record.line_filter)
+    asked = map(node.ipcache_of, js.addresses(record.line_filter))
     known = {entry.identity for entry in asked if entry is not None}
     if identity is not None and (identity < _RESERVED_END or identity in known):
         return ""
-    if remote.address is None or node.want_all(q.POLICY_MAPS, remote.address):
+    if not record.left_out:
         return ""
+    if remote.address is not None:
+        node.want_all(q.POLICY_MAPS, remote.address)
     return "the policy map's entries of the other end's identity were not asked for"
 
 
