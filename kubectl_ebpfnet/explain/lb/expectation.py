@@ -202,7 +202,9 @@ def _terminating(context: NodeContext, why: str) -> Expectation:
     if uses:
         return _expectation(Answers.YES, f"{why}, used while nothing else is ready (KEP-1669)")
     if uses is None:
-        return _expectation(Answers.UNKNOWN, f"{why}: used or not by a feature gate before 1.26")
+        return _expectation(
+            Answers.UNKNOWN, f"{why}: used since 1.26, before that by a feature gate"
+        )
     return _expectation(Answers.NO, f"{why}, not used before Kubernetes 1.26 (KEP-1669)")
 
 

@@ -93,8 +93,10 @@ def uses_terminating(context: NodeContext) -> bool | None:
     """Tell whether the node uses terminating endpoints: Cilium does; kube-proxy does since 1.26,
     and behind a feature gate since 1.22 (None: undecided)."""
     found = re.match(r"v?([0-9]{1,9})\.([0-9]{1,9})", context.node.version)
-    if context.balancer.name == CILIUM or found is None:
+    if context.balancer.name == CILIUM:
         return True
+    if found is None:  # the node does not say its version
+        return None
     version = (int(found[1]), int(found[2]))
     if version >= _TERMINATING_SINCE:
         return True

@@ -234,7 +234,7 @@ def test_with_dsr_an_endpoint_on_the_node_that_sends_is_not_heard() -> None:
 @pytest.mark.parametrize(
     ("version", "answers"),
     [("v1.20.2", "no"), ("v1.22.0", "unknown"), ("v1.25.16", "unknown"), ("v1.26.0", "yes"),
-     ("v1.31.2-gke.1", "yes"), ("", "yes")],
+     ("v1.31.2-gke.1", "yes"), ("", "unknown")],
 )  # fmt: skip
 def test_terminating_endpoints_are_used_since_1_26(version: str, answers: str) -> None:
     nodes = (node("n1", version=version), node("n2"))

@@ -6,6 +6,7 @@ bpf/lib/eps.h (an address without an entry in the ipcache has the identity world
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from kubectl_ebpfnet.explain.path.policy import Remote
@@ -27,7 +28,7 @@ from kubectl_ebpfnet.model.path import Evidence
 HOST_LABEL = "reserved:host"
 WORLD = 2
 _RESERVED_END = 256
-HOST_CALLS = "cilium_calls_hostns_"
+HOST_CALLS = re.compile("cilium_calls_hostns_([0-9]{1,5})")
 _STEPS = 2
 """From an entry to its map in JSON: {"EndpointID": …, "Content": [entry, …]}."""
 
@@ -239,9 +240,9 @@ def host_endpoint(node: NodeView) -> int | None:
         if state.host:
             return state.endpoint_id
     for pin in node[q.BPF_PINS].facts:
-        digits = pin.name.removeprefix(HOST_CALLS)
-        if digits != pin.name and digits.isascii() and digits.isdigit():
-            return int(digits)
+        found = HOST_CALLS.fullmatch(pin.name)
+        if found is not None:
+            return int(found[1])
     if node[q.ENDPOINTS].known or not node[q.ENDPOINT_MAP].known or not node[q.POLICY_MAPS].known:
         return None
     with_address = {row.endpoint_id for row in node[q.ENDPOINT_MAP].facts if not row.host}
