@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_ebpfnet.capture.open import open_bundle
 from kubectl_ebpfnet.cli import arguments
 from kubectl_ebpfnet.explain.path.walk import explain
 from kubectl_ebpfnet.model.path import Path as Answer
 from kubectl_ebpfnet.model.path import Severity, Verdict
+from tests.explain.path.changed import opened
 
 HERE = Path(__file__).parent
 
@@ -93,7 +93,7 @@ def answer(name: str, way: str) -> Answer:
     there = arguments.destination(fault.destination)
     number = arguments.protocol(fault.protocol, there)
     request = arguments.request(arguments.source(fault.source), there, number, "default", "")
-    return explain(request, open_bundle(HERE / name / f"{way}.zip"))
+    return explain(request, opened(HERE / name / f"{way}.zip"))
 
 
 @pytest.mark.parametrize(("name", "way"), CAPTURES, ids=[f"{n}-{w}" for n, w in CAPTURES])

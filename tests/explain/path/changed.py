@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from kubectl_ebpfnet.capture.open import open_bundle
@@ -17,6 +18,9 @@ SCENARIOS = Path(__file__).parents[2] / "scenarios"
 VXLAN, NATIVE, POLICY = "vxlan-kpr", "native-iptables", "vxlan-kpr-egress-policy"
 
 Change = Callable[[Record], Record | None]
+
+opened = cache(open_bundle)
+"""A capture, kept open: one that a collected walk held last is closed in no order, which warns."""
 
 
 def swap(at: str, command: str, old: str, new: str) -> Change:
@@ -78,7 +82,7 @@ def _is(record: Record, at: str, command: str) -> bool:
 
 def changed(scenario: str, *changes: Change, more: tuple[Record, ...] = ()) -> Bundle:
     """A recorded cluster with the changes, each of which must change something."""
-    records = list(open_bundle(SCENARIOS / scenario).records)
+    records = list(opened(SCENARIOS / scenario).records)
     for change in changes:
         after = [change(record) for record in records]
         assert any(one is not two for one, two in zip(records, after, strict=True))
