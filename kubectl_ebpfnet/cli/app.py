@@ -28,13 +28,13 @@ ABOUT = """Follow a packet through a Cilium cluster, hop by hop, with the proof 
 
 It reads with the rights of your kubeconfig and changes nothing. Where no Cilium
 agent answers, a node pod is deployed for the run, and deleted after it."""
-EXAMPLES = """  # What happens to a packet from a pod to an address outside?
-  kubectl ebpfnet path pod/client 1.1.1.1:80
-
-  # Without a cluster, from recordings of a real one: delivered, dropped, unknown
+EXAMPLES = """  # Without a cluster, from recordings of a real one: delivered, dropped, unknown
   kubectl ebpfnet path pod/client 1.1.1.1:80 --from demo
   kubectl ebpfnet path pod/client 1.1.1.1:7777 --from demo:dropped
   kubectl ebpfnet path pod/client 1.1.1.1:7777 --from demo:unknown
+
+  # What happens to a packet from a pod to an address outside?
+  kubectl ebpfnet path pod/client 1.1.1.1:80
 """
 COMMANDS = {
     "path": "Show every hop of a packet, with its evidence",
