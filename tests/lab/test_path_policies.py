@@ -85,7 +85,7 @@ def test_a_network_policy_by_its_name_and_rule(our_lab: Lab) -> None:
                 in said["cause"]
             )
             assert (
-                f"Add 7777/TCP to egress[0] of NetworkPolicy default/{pod}" in said["fix"]["text"]
+                f"add 7777/TCP to egress[0] of NetworkPolicy default/{pod}" in said["fix"]["text"]
             )
             assert said["fix"]["command"] == f"kubectl edit networkpolicy -n default {pod}"
 

@@ -71,7 +71,7 @@ class SeenDrop:
         when = (
             ", when is not said"
             if age is None
-            else f", the newest {seconds(age)} before it was asked"
+            else f", the newest {seconds(age)} before {self.newest.source} was asked"
         )
         return f"{times}{way} “{self.reason}” ({self.newest.source}, {self.newest.node}){when}"
 
@@ -311,5 +311,9 @@ def _marked(hop: Hop, sighting: Sighting) -> Hop:
 
 def _passed(sighting: Sighting) -> str:
     said = sighting.event.point or f"a policy verdict “{sighting.event.summary}”"
-    when = "" if sighting.age is None else f", {seconds(sighting.age)} before it was asked"
+    when = (
+        ""
+        if sighting.age is None
+        else f", {seconds(sighting.age)} before {sighting.source} was asked"
+    )
     return f"{sighting.source} on {sighting.node} shows {said} of this flow{when}"

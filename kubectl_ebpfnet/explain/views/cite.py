@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from functools import lru_cache, reduce
 from typing import Any
 
@@ -81,16 +82,22 @@ def block(record: Record | None, span: Span) -> tuple[Evidence, ...]:
     return of(record, Span(first, last)) if first < last < first + _LONGEST_BLOCK else found
 
 
-def line(record: Record | None, number: int, text: str) -> tuple[Evidence, ...]:
+def line(
+    record: Record | None, number: int, text: str, keep: tuple[str, ...] = ()
+) -> tuple[Evidence, ...]:
     """Cite a line that the caller has read already, so that a long record is not read again.
 
     Args:
         record: the record that holds the line; None gives no evidence.
         number: its 1-based number there.
         text: the line itself.
+        keep: members of a `{"flow": {…}}` of hubble to quote, where it is longer than an excerpt.
     """
     if record is None:
         return ()
+    if keep and len(text) > LONGEST_EXCERPT:
+        with suppress(ParseError, LookupError, TypeError):  # text of another form is cut
+            text = _quote(json_value(text.encode(), record.command)["flow"], keep)
     return (Evidence(record.number, (number,), (text.strip()[:LONGEST_EXCERPT],)),)
 
 

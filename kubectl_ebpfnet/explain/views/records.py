@@ -24,6 +24,10 @@ T = TypeVar("T")
 _PARSERS = "kubectl_ebpfnet.parse"
 
 
+_OF_AN_EVENT = (
+    "time", "verdict", "drop_reason_desc", "traffic_direction", "IP", "l4", "node_name",
+)  # fmt: skip
+"""Members of hubble's flow that are quoted (api/v1/flow/flow.proto)."""
 _LONGEST_UNREAD = 1000
 """Bytes of a line that cannot be parsed which are kept."""
 
@@ -110,7 +114,9 @@ def matches(
             unread[number] = UnreadLine(text, error.problem)
             continue
         if entry is not None:
-            yield FactLine(entry, cite.line(record, number, line.decode("utf-8", "replace")))
+            keep = _OF_AN_EVENT if record.argv[0] == "hubble" else ()
+            text = line.decode("utf-8", "replace")
+            yield FactLine(entry, cite.line(record, number, text, keep))
 
 
 def _records(bundle: Bundle, places: Sequence[Place], fact: Fact[Any]) -> Iterator[Record]:

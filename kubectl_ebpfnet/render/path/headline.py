@@ -49,7 +49,7 @@ def paragraphs(path: Path, view: View, *, in_full: bool) -> list[str]:
     if path.fix is not None:
         lines += _paragraph("Fix", path.fix.text, view)
         lines += _command(path.fix.command, view) if path.fix.command else []
-    if path.mtu is not None and in_full:
+    if path.mtu is not None and in_full and path.verdict is not Verdict.DROPPED:
         lines += _paragraph("MTU", phrases.largest(path.mtu), view)
     return lines
 

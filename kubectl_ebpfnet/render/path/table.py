@@ -28,6 +28,7 @@ _FLOWS_OF_A_NODE = 2
 """A client that connects often has many flows that differ in their port alone."""
 _SEVERITY = 9
 """Columns of a finding's word and its gap: the longest is WARNING."""
+_PROOF = "(-v: the proof)"
 _BACK = {Return.RETURNS: "comes back", Return.LOST: "lost", Return.UNKNOWN: "not known"}
 
 
@@ -105,7 +106,7 @@ def _findings(path: Path, view: View, proofs: Proofs, *, in_full: bool = False) 
     """Return the findings, but that which the verdict is: cause and fix say the same."""
     lines: list[str] = []
     for finding in path.findings:
-        if finding.decides and not (in_full or view.evidence):
+        if finding.decides:
             continue
         word = Style(view.color).severity(finding.severity)
         label = word + " " * (_SEVERITY - len(finding.severity.value))
@@ -119,10 +120,11 @@ def _findings(path: Path, view: View, proofs: Proofs, *, in_full: bool = False) 
 
 def _legend(path: Path, bundle: Bundle, view: View, *, in_full: bool) -> list[str]:
     legend: list[str] = []
-    for words in map(view.text, LEGEND if path.hops else ()):
+    marks = (*LEGEND, *(() if in_full else (_PROOF,))) if path.hops else ()
+    for words in map(view.text, marks):
         fits = legend and (not view.width or len(legend[-1]) + 2 + len(words) <= view.width)
         legend[-1:] = [f"{legend[-1]}  {words}"] if fits else [*legend[-1:], words]
     if in_full and path.hops and bundle.source != LIVE:
         command = f"kubectl ebpfnet show-record N --from {shlex.quote(bundle.source)}"
-        legend += hanging("Record N: ", view.text(command), view.width)
+        legend += hanging("[N], record N: ", view.text(command), view.width)
     return [*legend, *closing(bundle, view, in_full=in_full)]

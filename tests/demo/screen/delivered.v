@@ -118,6 +118,6 @@ flows tracked on node2
    1 more (-o wide)
 
 ✓ seen  ~ follows from tables  ? not known  ✗ dropped
-Record N: kubectl ebpfnet show-record N --from demo
+[N], record N: kubectl ebpfnet show-record N --from demo
 Recorded 2026-11-30T04:24:00Z; ages are as of then: Cilium 1.18-dev, VXLAN;
 hubble's log and sockets as `path` filters them

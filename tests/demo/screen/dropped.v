@@ -4,34 +4,11 @@ DROPPED    pod/client → 1.1.1.1:7777/TCP
 Cause   CiliumNetworkPolicy default/client-egress selects pod default/client,
         and no egress rule allows 7777/TCP to 1.1.1.1; the nearest is egress[0]
         (to world at 80/TCP)
-Seen    3 drops “Policy denied” (hubble, node2), the newest 3s before it was
+Seen    3 drops “Policy denied” (hubble, node2), the newest 3s before hubble was
         asked
-Fix     Add 7777/TCP to egress[0] of CiliumNetworkPolicy default/client-egress,
-        or a rule of its own.
+Fix     If it may pass, add 7777/TCP to egress[0] of CiliumNetworkPolicy
+        default/client-egress, or a rule of its own.
         kubectl edit ciliumnetworkpolicy -n default client-egress
-MTU     largest packet that fits: 1500 bytes, limited by lxc67713070a39f on
-        node2; the sender's are up to 1450
-
-ERROR    policy drops the packet: endpoint 210, egress, identity 2 (world) at
-         7777/TCP
-         Endpoint 210 (its own is identity 5574 (app=client)): no entry of its
-         policy map allows TCP 10.44.0.180 → 1.1.1.1:7777. CiliumNetworkPolicy
-         default/client-egress selects pod default/client, and no egress rule
-         allows 7777/TCP to 1.1.1.1; the nearest is egress[0] (to world at
-         80/TCP). `cilium-dbg monitor -t drop --related-to 210` in the agent on
-         node2 shows the drops as they happen.
-         [43] $ cilium-dbg bpf policy get --all -o json   (cilium-agent on
-              node2)
-           {"EndpointID": "210", "Path":
-           "/sys/fs/bpf/tc/globals/cilium_policy_v2_00210", "Content":
-           [{"ProxyPortNetwork": 0, "Flags": 0, "AuthRequirement": 0,
-           "ProxyPortPriority": 0, "Pad1": 0, "Pad2": 0, "Packets":
-           18446744073709551615, "Bytes": 18446744073709551615, "Key":
-           {"Prefixlen": 40, "Identity": 0, "TrafficDirection": 0, "Nexthdr": 0,
-           "DestPortNetwork": 0}}, {"ProxyPortNetwork": 0, "Flags": 0, "Aut…
-         [10] $ get ciliumnetworkpolicies -A   (API server)
-           {"toEntities": ["world"], "toPorts": [{"ports": [{"port": "80",
-           "protocol": "TCP"}]}]}
 
 pod default/client  10.44.0.180 → 1.1.1.1:7777
  ~ route       default via 10.44.0.235 dev eth0
@@ -64,7 +41,8 @@ node2
                  "cil_from_container", "tag": "a07d0ceedcc31fe1", "loaded_at":
                  1796012613}
  ✗ policy      egress to world:7777/TCP is allowed by no rule
-               [43]
+               [43] $ cilium-dbg bpf policy get --all -o json   (cilium-agent on
+                    node2)
                  {"EndpointID": "210", "Path":
                  "/sys/fs/bpf/tc/globals/cilium_policy_v2_00210", "Content":
                  [{"ProxyPortNetwork": 0, "Flags": 0, "AuthRequirement": 0,
@@ -73,22 +51,21 @@ node2
                  {"Prefixlen": 40, "Identity": 0, "TrafficDirection": 0,
                  "Nexthdr": 0, "DestPortNetwork": 0}}, {"ProxyPortNetwork": 0,
                  "Flags": 0, "Aut…
-               [10]
+               [10] $ get ciliumnetworkpolicies -A   (API server)
                  {"toEntities": ["world"], "toPorts": [{"ports": [{"port": "80",
                  "protocol": "TCP"}]}]}
                [102] $ hubble observe --timeout 1s -o jsonpb --since 5m --last
                      1000 -t drop -t trace -t policy-verdict   (cilium-agent on
                      node2)
-                 102  {"flow":{"time":"2026-11-30T04:24:13.911501664Z","uuid":
-                      "71e935e9-0cac-4239-8523-fadc4cc76e77","verdict":
-                      "DROPPED","drop_reason":133,"ethernet":{"source":
-                      "e6:1d:45:2b:55:34","destination":"be:41:ac:61:67:18"},
-                      "IP":{"source":"10.44.0.180","destination":"1.1.1.1",
-                      "ipVersion":"IPv4"},"l4":{"TCP":{"source_port":51278,
-                      "destination_port":7777,"flags":{"SYN":true}}},"source":
-                      {"ID":210,"identity":5574,"cl…
+                 102  {"time": "2026-11-30T04:24:13.911501664Z", "verdict":
+                      "DROPPED", "drop_reason_desc": "POLICY_DENIED",
+                      "traffic_direction": "EGRESS", "IP": {"source":
+                      "10.44.0.180", "destination": "1.1.1.1", "ipVersion":
+                      "IPv4"}, "l4": {"TCP": {"source_port": 51278,
+                      "destination_port": 7777, "flags": {"SYN": true}}},
+                      "node_name": "node2"}
 
 ✓ seen  ~ follows from tables  ? not known  ✗ dropped
-Record N: kubectl ebpfnet show-record N --from demo:dropped
+[N], record N: kubectl ebpfnet show-record N --from demo:dropped
 Recorded 2026-11-30T04:24:17Z; ages are as of then: Cilium 1.18-dev, VXLAN;
 hubble's log and sockets as `path` filters them

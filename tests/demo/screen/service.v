@@ -116,14 +116,12 @@ node2
                [102] $ hubble observe --timeout 1s -o jsonpb --since 5m --last
                      1000 -t drop -t trace -t policy-verdict   (cilium-agent on
                      node2)
-                 79  {"flow":{"time":"2026-11-30T04:23:52.999069681Z","uuid":
-                     "32801517-ef39-4c1f-9bcd-0971ea5d488a","verdict":
-                     "FORWARDED","ethernet":{"source":"e6:1d:45:2b:55:34",
-                     "destination":"be:41:ac:61:67:18"},"IP":{"source":
-                     "10.44.0.180","destination":"10.44.1.71","ipVersion":
-                     "IPv4"},"l4":{"TCP":{"source_port":42670,"destination_
-                     port":8080,"flags":{"FIN":true,"ACK":true}}},"source":
-                     {"ID":210,"identity":5574,"clus…
+                 79  {"time": "2026-11-30T04:23:52.999069681Z", "verdict":
+                     "FORWARDED", "traffic_direction": "EGRESS", "IP":
+                     {"source": "10.44.0.180", "destination": "10.44.1.71",
+                     "ipVersion": "IPv4"}, "l4": {"TCP": {"source_port": 42670,
+                     "destination_port": 8080, "flags": {"FIN": true, "ACK":
+                     true}}}, "node_name": "node2"}
  ~ route       outer packet: 172.31.7.0/24 dev eth0
                [36] $ ip -j route show table all   (cilium-agent on node2)
                  {"dst": "172.31.7.0/24", "dev": "eth0", "protocol": "kernel",
@@ -231,6 +229,6 @@ flows tracked on node1
    10.44.0.180:42670 → 10.44.1.71:8080, answered 8s ago
 
 ✓ seen  ~ follows from tables  ? not known  ✗ dropped
-Record N: kubectl ebpfnet show-record N --from demo
+[N], record N: kubectl ebpfnet show-record N --from demo
 Recorded 2026-11-30T04:24:00Z; ages are as of then: Cilium 1.18-dev, VXLAN;
 hubble's log and sockets as `path` filters them

@@ -10,12 +10,6 @@ Fix     Record a new capture while the packets are lost.
         1.1.1.1:7777 --node-access pod
 MTU     which packets fit is not known; the sender's are up to 1450
 
-WARNING  node node2 could not be asked: --node-access none: nothing on the node
-         was asked
-         What this place would have told is not known.
-         [1] $ exec   (node node2, --node-access none: nothing on the node was
-             asked)
-
 pod default/client  10.44.0.180 → 1.1.1.1:7777
  ~ route       default via 10.44.0.235 dev eth0 (rules not read)
                [17] $ ip route   (pod default/client)
@@ -35,5 +29,5 @@ Not read, and presumed to be as usual:
   tc and XDP inside of pod default/client
 
 ✓ seen  ~ follows from tables  ? not known  ✗ dropped
-Record N: kubectl ebpfnet show-record N --from demo:unknown
+[N], record N: kubectl ebpfnet show-record N --from demo:unknown
 Recorded 2026-11-30T04:24:21Z; ages are as of then: Cilium 1.18-dev, VXLAN

@@ -249,7 +249,7 @@ def test_a_cidr_that_has_the_address_of_a_pod_or_node_is_said_to_select_none() -
     assert "ingress[0] (from 10.44.0.0/16) has the address, but CIDRs of Cilium select no pods " \
         "and nodes" in path.cause  # fmt: skip
     assert path.fix is not None
-    assert "Add a rule that allows 8080/TCP from 10.44.1.144 (pod default/client)" in path.fix.text
+    assert "add a rule that allows 8080/TCP from 10.44.1.144 (pod default/client)" in path.fix.text
 
 
 def test_a_network_policy_can_select_no_node() -> None:
@@ -393,7 +393,7 @@ def test_policies_see_the_backend_and_its_port() -> None:
     assert "egress[0] (to app=web in namespace default at 80/TCP), which is the Service's port: " \
         "policies see that of its backend" in by_port.cause  # fmt: skip
     assert by_port.fix is not None
-    assert "Add 8080/TCP to egress[0] of NetworkPolicy default/out" in by_port.fix.text
+    assert "add 8080/TCP to egress[0] of NetworkPolicy default/out" in by_port.fix.text
     block = {"to": [{"ipBlock": {"cidr": "10.97.0.0/16"}}]}
     by_address = ask("pod/client", "svc/web:80", of_client(block), maps)
     assert "egress[0] (to 10.97.0.0/16) has the Service's address, but policies see that of its " \

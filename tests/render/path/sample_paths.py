@@ -206,7 +206,9 @@ def dropped() -> Path:
         reason="dropped at hop 2: egress policy of endpoint 1174 denies identity 52011",
         hops=hops,
         because=("at kind-worker, by the egress policy of pod/client",),
-        seen=("3 drops “Policy denied” (hubble, kind-worker), the newest 8s before it was asked",),
+        seen=(
+            "3 drops “Policy denied” (hubble, kind-worker), the newest 8s before hubble was asked",
+        ),
         cause="CiliumNetworkPolicy shop/client selects it, and no rule allows 8080/TCP",
         fix=Fix("Allow it.", "kubectl edit ciliumnetworkpolicy -n shop client"),
         findings=(Finding(Severity.ERROR, "policy denies the flow", "Allow it.", decides=True),),

@@ -70,7 +70,7 @@ def lacking(
         said = f"; the nearest is {words.rule(near, answer)}"
         if near.by_peer.matches and near.by_port.matches is False:
             place = f"{near.rule.place} of {policy.title}"
-            add = f"Add {subject.what} to {place}, or a rule of its own."
+            add = f"If it may pass, add {subject.what} to {place}, or a rule of its own."
             if subject.asked is not None and _has_port(near, subject.asked[1]):
                 said += ", which is the Service's port: policies see that of its backend"
             fix = Fix(add, words.edit(policy))
@@ -93,11 +93,13 @@ def _addition(subject: PolicySubject, other: Party, policy: Policy, what: str) -
     entity = next((name for name in nodes if other.has("reserved", name).matches), "")
     if entity and policy.kind == "NetworkPolicy":
         return Fix(
-            f"A NetworkPolicy can select no node with Cilium: allow {what} by {member} {entity} in "
-            "a CiliumNetworkPolicy that selects the same endpoint."
+            f"A NetworkPolicy can select no node with Cilium: if it may pass, allow {what} by "
+            f"{member} {entity} in a CiliumNetworkPolicy that selects the same endpoint."
         )
     by = f" by {member} {entity}" if entity else ""
-    return Fix(f"Add a rule that allows {what}{by} to {policy.title}.", words.edit(policy))
+    return Fix(
+        f"If it may pass, add a rule that allows {what}{by} to {policy.title}.", words.edit(policy)
+    )
 
 
 def _beside(answer: PolicyAnswer, other: Party, subject: PolicySubject) -> RuleAnswer | None:
