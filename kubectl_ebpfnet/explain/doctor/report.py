@@ -52,7 +52,7 @@ def examine(bundle: Bundle) -> Checkup:
     records: dict[Place, list[Record]] = {}
     for record in bundle.records:
         records.setdefault(record.place, []).append(record)
-    agents = agents_of(cluster)
+    agents = cluster.index.agents
     cilium = _cilium(cluster, agents, records)
     by_name = {node.name: node for node in cluster.kube.nodes}
     kept = kept_on(cluster.kube.pods)
@@ -89,20 +89,6 @@ def _asked(bundle: Bundle) -> tuple[str, ...]:
 def _is_agent(pod: Pod) -> bool:
     name, value = AGENT_LABEL
     return pod.label(name) == value
-
-
-def agents_of(cluster: ClusterView) -> dict[str, Pod]:
-    """Return Cilium's agent pods by node; of two on a node, the healthier one."""
-    found: dict[str, Pod] = {}
-    for pod in cluster.kube.pods:
-        if not _is_agent(pod) or not pod.node:
-            continue
-        other = found.get(pod.node)
-        if other is None or (pod.ready, pod.phase == "Running") > (
-            other.ready, other.phase == "Running",
-        ):  # fmt: skip
-            found[pod.node] = pod
-    return found
 
 
 # --- the API server -------------------------------------------------------------------------------

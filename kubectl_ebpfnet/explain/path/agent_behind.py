@@ -17,7 +17,6 @@ from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import Backend
-from kubectl_ebpfnet.model.kube import AGENT_LABEL
 from kubectl_ebpfnet.model.net import Flow, protocol_name
 from kubectl_ebpfnet.model.path import Decides, Fix
 from kubectl_ebpfnet.model.shell import word
@@ -35,8 +34,7 @@ def see_agent(cluster: ClusterView, cause: str, node: str) -> Remedy:
         cause: one sentence.
         node: the agent's.
     """
-    agents = (p for p in cluster.kube.pods if p.label(AGENT_LABEL[0]) == AGENT_LABEL[1])
-    agent = next((pod for pod in agents if pod.node == node), None)
+    agent = cluster.index.agents.get(node)
     command = f"kubectl get pods -A -l k8s-app=cilium {commands.pods_on(node)}"
     if agent is not None:
         command = commands.pod_logs(agent.namespace, agent.name)

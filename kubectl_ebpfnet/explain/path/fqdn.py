@@ -65,7 +65,7 @@ def why_not(
     """
     allowed = f"toFQDNs allows {few(names, _SHOWN)} there"
     table = cache_of(node, endpoint_id)
-    command = node.cilium(f"fqdn cache list -e {endpoint_id}")
+    command = node.in_agent(f"fqdn cache list -e {endpoint_id}")
     if not table.known:
         return NotLookedUp(
             f"{allowed}, and by Cilium's tables none of these names is known to have {address}"

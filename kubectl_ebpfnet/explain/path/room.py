@@ -136,7 +136,7 @@ def _report(walk: PathBuilder, node: NodeView, table: Table, endpoint_id: int, f
         if not found.evicts:
             detail = [f"A new flow that finds no room is dropped ({_OF_TRAFFIC[table]})."]
             if full and not walk.answered_now():
-                fix = Fix(f"Raise {words.setting}.", node.cilium("status --verbose"))
+                fix = Fix(f"Raise {words.setting}.", node.in_agent("status --verbose"))
                 reason = f"{title}: a new flow is dropped ({_OF_TRAFFIC[table]})"
                 walk.doubt(reason, Decides.DROP, fix)
         detail.append(f"`kubectl ebpfnet flows node/{word(node.name)}` shows who fills it.")

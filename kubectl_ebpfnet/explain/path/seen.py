@@ -138,7 +138,7 @@ def _end_at(walk: PathBuilder, drop: SeenDrop) -> None:
         hop = replace(hop, short=f"{direction}: {by}; the tables say: {hop.short or hop.summary}")
         fix = Fix(
             f"Watch the drops on {newest.node} as they happen.",
-            walk.cluster.node(newest.node).cilium("monitor -t drop"),
+            walk.cluster.node(newest.node).in_agent("monitor -t drop"),
         )
     way.hops[index] = replace(
         hop, summary=summary, state=State.OBSERVED, reason="", drops=True,

@@ -52,7 +52,10 @@ class ClusterView:
     def node(self, name: str) -> NodeView:
         """Return the view of a node; of an unknown node, every answer says what is missing."""
         if name not in self._nodes:
-            self._nodes[name] = NodeView(self.bundle, name, self.settings, self.settings_record)
+            self._nodes[name] = NodeView(
+                self.bundle, name, self.settings, self.settings_record,
+                lambda: self.index.agents.get(name),
+            )  # fmt: skip
         return self._nodes[name]
 
     @property

@@ -11,7 +11,7 @@ from functools import cached_property
 
 from kubectl_ebpfnet.explain.views.answer import grouped
 from kubectl_ebpfnet.model.cilium import Endpoint
-from kubectl_ebpfnet.model.kube import KubeObjects, Service, ServiceEndpoint
+from kubectl_ebpfnet.model.kube import AGENT_LABEL, KubeObjects, Pod, Service, ServiceEndpoint
 from kubectl_ebpfnet.model.net import Address
 
 
@@ -52,6 +52,18 @@ class KubeIndex:
         address of its node, None where it has none."""
         return self._cilium_endpoints_by_id.get(number, ())
 
+    @cached_property
+    def agents(self) -> dict[str, Pod]:
+        """Cilium's agent pods by node; of two on a node, the healthier one."""
+        found: dict[str, Pod] = {}
+        for pod in self._kube.pods:
+            if not pod.node or pod.label(AGENT_LABEL[0]) != AGENT_LABEL[1]:
+                continue
+            other = found.get(pod.node)
+            if other is None or _health(pod) > _health(other):
+                found[pod.node] = pod
+        return found
+
     def _in_order(self, numbers: Iterable[int]) -> list[Service]:
         return [self._kube.services[number] for number in numbers]
 
@@ -91,3 +103,7 @@ class KubeIndex:
     @cached_property
     def _cilium_endpoints_by_id(self) -> dict[int, list[tuple[Endpoint, Address | None]]]:
         return grouped(self._kube.cilium_endpoints, lambda each: each[0].id)
+
+
+def _health(pod: Pod) -> tuple[bool, bool]:
+    return pod.ready, pod.phase == "Running"

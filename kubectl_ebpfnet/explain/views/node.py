@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from ipaddress import IPv6Address
@@ -17,8 +17,10 @@ from kubectl_ebpfnet.model.cilium import DatapathConfig, Endpoint, IpcacheEntry,
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
 from kubectl_ebpfnet.model.evidence import Bundle, Record, agent_place, node_place
 from kubectl_ebpfnet.model.kernel import Attachment, Link, Program, Rule
+from kubectl_ebpfnet.model.kube import Pod
 from kubectl_ebpfnet.model.net import TCP, Address, Flow
 from kubectl_ebpfnet.model.netfilter import Ruleset
+from kubectl_ebpfnet.model.shell import word
 from kubectl_ebpfnet.parse.cilium import config as cilium_config
 
 _SEARCHED = 4000
@@ -29,7 +31,12 @@ class NodeView(Netns):
     """A node: its network namespace and the state of Cilium's agent."""
 
     def __init__(
-        self, bundle: Bundle, name: str, settings: DatapathConfig, settings_record: Record | None
+        self,
+        bundle: Bundle,
+        name: str,
+        settings: DatapathConfig,
+        settings_record: Record | None,
+        agent: Callable[[], Pod | None] = lambda: None,
     ) -> None:
         """View a node.
 
@@ -38,11 +45,13 @@ class NodeView(Netns):
             name: of the node, as in Kubernetes.
             settings: Cilium's in the whole cluster; the agent's own status overrides them.
             settings_record: the record of these settings, None when there is none.
+            agent: returns the pod of the node's agent, None where it is not recorded.
         """
         super().__init__(bundle, (agent_place(name), node_place(name)))
         self.name = name
         self._settings = settings
         self.settings_record = settings_record
+        self._agent = agent
 
     def ruleset(self, version: int) -> Answer[Ruleset]:
         """Return netfilter's rules of one IP version; one fact, or none."""
@@ -97,6 +106,15 @@ class NodeView(Netns):
         names = (record.argv[0] for record in asked if record.ok and record.argv)
         name = next((name for name in names if name in ("cilium", "cilium-dbg")), "cilium-dbg")
         return f"{name} {words}"
+
+    def in_agent(self, words: str) -> str:
+        """Return a command line that runs a command of this node's agent from the reader's shell;
+        where the agent's pod is not recorded, the command itself."""
+        pod, command = self._agent(), self.cilium(words)
+        if pod is None:
+            return command
+        at = f"-n {word(pod.namespace)} {word(pod.name)} -c cilium-agent"
+        return f"kubectl exec {at} -- {command}"
 
     @cached_property
     def host_routing(self) -> HostRouting:

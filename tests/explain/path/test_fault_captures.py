@@ -203,6 +203,25 @@ def test_a_pinned_program_that_is_attached_nowhere_does_not_run(way: str) -> Non
     assert "Bad file descriptor" not in program.summary + program.reason
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_a_service_past_a_missing_program_has_that_programs_fix(way: str) -> None:
+    bundle = capture(f"faults/v26-cil-detached-lxc-{way}.zip")
+    path = ask(bundle, "client", "svc/web")
+    assert path.verdict == "unknown"
+    assert "no program of Cilium's is attached at lxc55417be4e677 (ingress)" in path.reason
+    assert path.fix is not None
+    assert path.fix.text == "Let the agent on node2 attach its program again."
+
+
+def test_a_fix_in_the_agent_is_a_command_of_the_readers_shell() -> None:
+    path = fault("v26-cil-detached-lxc", "agent")
+    assert path.fix is not None
+    assert path.fix.command == (
+        "kubectl exec -n kube-system cilium-qst8p -c cilium-agent -- "
+        "cilium-dbg endpoint regenerate 845"
+    )
+
+
 def test_audit_mode_lets_pass_what_the_policy_denies() -> None:
     path = fault("v31-audit-mode", "agent")
     assert path.verdict != "dropped"

@@ -88,7 +88,7 @@ def test_an_allowed_name_that_was_not_looked_up() -> None:
     assert "(looked up 14 s before, expires in 46 s)" in path.cause
     assert path.fix is not None
     assert "look the name up again" in path.fix.text
-    assert path.fix.command == "cilium-dbg fqdn cache list -e 461"
+    assert path.fix.command.endswith(" -- cilium-dbg fqdn cache list -e 461")
 
 
 def test_an_address_that_is_of_a_name_which_no_rule_has() -> None:
@@ -134,7 +134,7 @@ def test_an_address_of_a_name_that_the_ipcache_lost(
     assert "the nearest is egress[1]" in path.cause  # that of the names, not that of port 53
     assert path.fix is not None
     assert path.fix.text.startswith(fix)
-    assert path.fix.command == "cilium-dbg fqdn cache list -e 461"
+    assert path.fix.command.endswith(" -- cilium-dbg fqdn cache list -e 461")
 
 
 def test_the_name_that_allows_an_address_is_told() -> None:

@@ -130,7 +130,7 @@ def test_a_far_ipcache_that_lacks_the_client() -> None:
     lost(path, "node1", "10.244.1.160 is 0.0.0.0/0, the world in the ipcache of node1")
     assert "which pod default/client of node2 has" in path.cause
     assert path.fix is not None
-    assert path.fix.command == "cilium-dbg bpf ipcache get 10.244.1.160"
+    assert path.fix.command.endswith(" -- cilium-dbg bpf ipcache get 10.244.1.160")
 
 
 def test_an_endpoint_map_that_lacks_the_client() -> None:

@@ -197,7 +197,7 @@ def _is_strange(
         f"{owner.name} of {owner.node} has",
         fix=Fix(
             f"See why the agent of {here.node} does not know it.",
-            node.cilium(f"bpf ipcache get {target}"),
+            node.in_agent(f"bpf ipcache get {target}"),
         ),
     )  # fmt: skip
     return True
@@ -223,7 +223,7 @@ def _fix_unroutable(node: NodeView, target: Address) -> Fix | None:
         return None
     return Fix(
         f"Let the agent on {node.name} write the entry again.",
-        node.cilium(f"endpoint regenerate {listed.id}"),
+        node.in_agent(f"endpoint regenerate {listed.id}"),
     )
 
 

@@ -65,7 +65,7 @@ def encrypt(
         fix=Fix(
             f"See that the node of {target} has encryption enabled, and what {here.node} knows of "
             "it.",
-            node.cilium(f"bpf ipcache get {target}"),
+            node.in_agent(f"bpf ipcache get {target}"),
         ),
         object="ConfigMap cilium-config: encryption strict mode",
     )

@@ -285,4 +285,4 @@ def _check_address(
 
 def read_map(node: NodeView) -> Fix:
     """Return how to read a node's policy map."""
-    return Fix("Read the map.", node.cilium("bpf egress list"))
+    return Fix("Read the map.", node.in_agent("bpf egress list"))

@@ -14,7 +14,7 @@ from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.net import TCP, Flow
-from kubectl_ebpfnet.model.path import Decides, Fix, Severity
+from kubectl_ebpfnet.model.path import Decides, Fix, HopKind, Severity
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def report_absent(walk: PathBuilder, here: PacketState, device: str, hook: str) 
         + " attaches the program again.",
         evidence,
     )
-    command = node.cilium(f"endpoint regenerate {number}") if number is not None else ""
+    command = node.in_agent(f"endpoint regenerate {number}") if number is not None else ""
     return title, Fix(f"Let the agent on {here.node} attach its program again.", command)
 
 
@@ -108,6 +108,16 @@ def without_cilium(walk: PathBuilder, here: PacketState, device: str, hook: str)
     title, fix = report_absent(walk, here, device, hook)
     walk.doubt(title, Decides.WAY, fix)
     walk.outdate()
+
+
+def was_without_cilium(walk: PathBuilder, node: str) -> tuple[str, Fix] | None:
+    """Return what `without_cilium` said of a program on the way through a node, to stand behind
+    another sentence, and its fix; None where it said nothing."""
+    for doubt in walk.undecided:
+        hop = walk.hops[doubt.hop - 1]
+        if doubt.fix is not None and (hop.kind, hop.node) == (HopKind.PROGRAM, node):
+            return f"; {doubt.reason}", doubt.fix
+    return None
 
 
 def connects_without_cilium(walk: PathBuilder, node: NodeView, flow: Flow) -> bool:

@@ -142,7 +142,7 @@ def _fix(
         return Fix(
             "Raise bpf-policy-map-max, or let the policies select fewer identities and ports: an "
             f"entry that allows {what} may not have fitted.",
-            subject.node.cilium(f"bpf policy get {subject.endpoint_id} -n"),
+            subject.node.in_agent(f"bpf policy get {subject.endpoint_id} -n"),
         )
     broken = verdict.entry is None and (_is_empty(subject) or _enforced(subject) is False)
     if named.fix is not None and (named.by or not broken):

@@ -94,7 +94,7 @@ def not_read(walk: PathBuilder, where: Where, packet: Packet, title: str, missin
     view = walk.cluster.node(node)
     unlisted = view[q.ENDPOINTS].missing
     command = "endpoint list -o json" if unlisted else "bpf policy get --all -n"
-    fix = Fix(f"Read it in the agent on {node}.", view.cilium(command))
+    fix = Fix(f"Read it in the agent on {node}.", view.in_agent(command))
     walk.hop(
         *where, title, State.UNKNOWN, packet, reason=missing, decides=Decides.DROP, fix=fix
     )  # fmt: skip

@@ -272,7 +272,7 @@ def _denied_against(cluster: ClusterView, subject: PolicySubject, answer: Policy
     fix = Fix(
         f"The agent on {node.name} is behind the policies: ask it what endpoint {number} waits "
         "for. An agent that starts anew writes the whole map.",
-        node.cilium(f"endpoint log {number}"),
+        node.in_agent(f"endpoint log {number}"),
     )
     return Names("", why, "", fix, words.cited(cluster, rules), disagreement=why)
 

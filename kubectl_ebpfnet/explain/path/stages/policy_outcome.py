@@ -33,7 +33,7 @@ def undecided(
         decides=Decides.DROP,
         fix=Fix(
             "List the map with numeric identities, and the labels of the identities.",
-            subject.node.cilium(f"bpf policy get {subject.endpoint_id} -n"),
+            subject.node.in_agent(f"bpf policy get {subject.endpoint_id} -n"),
         ),
         short=asked(walk, subject),
     )
@@ -84,7 +84,7 @@ def allowed(
             subject.packet, evidence, decides=Decides.DROP,
             reason="the entry wants mutual authentication, and whether the two nodes have it was "
             "not read",
-            fix=Fix("List the authentications.", subject.node.cilium("bpf auth list")),
+            fix=Fix("List the authentications.", subject.node.in_agent("bpf auth list")),
             short=f"{short}, after mutual authentication",
         )  # fmt: skip
         return

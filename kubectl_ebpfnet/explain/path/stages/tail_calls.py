@@ -55,7 +55,7 @@ def _drop(
     endpoint_id: int | None,
 ) -> None:
     text = f"Cilium's program at {device} calls nothing: {missed.map} is empty"
-    command = node.cilium(f"endpoint regenerate {endpoint_id}") if endpoint_id is not None else ""
+    command = node.in_agent(f"endpoint regenerate {endpoint_id}") if endpoint_id is not None else ""
     walk.drop(
         HopPlace.CILIUM,
         device,

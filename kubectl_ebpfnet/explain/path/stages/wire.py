@@ -7,6 +7,7 @@ from kubectl_ebpfnet.explain.path.agent_behind import without_frontend
 from kubectl_ebpfnet.explain.path.endings import Destination
 from kubectl_ebpfnet.explain.path.other_clusters import cluster_of
 from kubectl_ebpfnet.explain.path.stages import tunnel_end
+from kubectl_ebpfnet.explain.path.stages.missing_programs import was_without_cilium
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.names import address_text
@@ -144,7 +145,8 @@ def _untranslated(walk: PathBuilder, here: PacketState) -> bool:
         found = without_frontend(walk.cluster, service, here.node)
         walk.unknown(f"{reason}: {found.cause}", found.fix)
     else:
-        walk.unknown(reason, _balance(here.node))
+        why, fix = was_without_cilium(walk, here.node) or ("", _balance(here.node))
+        walk.unknown(reason + why, fix)
     walk.finding(
         Severity.ERROR if virtual else Severity.WARNING,
         f"nothing on {here.node} load-balances {service.title}",
