@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -103,6 +104,7 @@ def beside_the_client() -> list[Change]:
         json_edit("node2", "ip -j -d link", link),
         edit("node2", "cilium-dbg bpf endpoint list", lambda t: t.rstrip("\n") + "\n" + endpoint),
         edit("node2", "cilium-dbg bpf ipcache list", lambda t: t.rstrip("\n") + "\n" + entry),
+        edit("web", "ip addr", lambda t: re.sub(r"10\.244\.0\.\d+/32", "10.244.1.200/32", t)),
     ]
 
 

@@ -108,6 +108,7 @@ def _outer_comes_in(walk: PathBuilder, here: PacketState, node: NodeView, device
     return (
         host_firewall.carrier_comes_in(walk, here, node, device)
         and pass_device(walk, here, node, device, "ingress") is not None
+        and (here.sealed is not None or outer.is_for(walk, here, node, device))
         and outer.may_come_in(walk, here, node, device)
         and takes_outer(walk, here, node, device)
     )

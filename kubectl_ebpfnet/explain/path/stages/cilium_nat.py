@@ -11,6 +11,7 @@ from itertools import islice
 
 from kubectl_ebpfnet.explain.flows.match import no_snat_map
 from kubectl_ebpfnet.explain.path import masquerade_address, snat_ports
+from kubectl_ebpfnet.explain.path.stages import endpoint_rows
 from kubectl_ebpfnet.explain.path.stages.masquerade import report_missing
 from kubectl_ebpfnet.explain.path.stages.network_program import to_netdev_at
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
@@ -81,6 +82,8 @@ def _is_exempt(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
         if not walk.cluster.in_cluster(here.packet.flow.destination):
             evidence = cite.of(node.config_record, node.config.masquerading)
             walk.hop(*where, f"not masqueraded: {exemption}", State.DERIVED, here.packet, evidence)
+            if not _spared(walk, node, here.packet.flow.destination):
+                endpoint_rows.lacks_sender(walk, here, node)
         return True
     spares = node[q.IP_MASQ]
     if node.config.ip_masq_agent and not spares.known:

@@ -8,7 +8,15 @@ from __future__ import annotations
 from kubectl_ebpfnet.explain.path import commands
 from kubectl_ebpfnet.explain.path.endings import Destination
 from kubectl_ebpfnet.explain.path.own_flow import incoming_at
-from kubectl_ebpfnet.explain.path.stages import listener, pod_rules, proxy, reply_nat, size
+from kubectl_ebpfnet.explain.path.stages import (
+    endpoint_rows,
+    listener,
+    pod_address,
+    pod_rules,
+    proxy,
+    reply_nat,
+    size,
+)
 from kubectl_ebpfnet.explain.path.stages.foreign_programs import (
     own_device,
     show_at_cgroups,
@@ -105,6 +113,8 @@ def _source_identity(here: PacketState, node: NodeView) -> int | None:
 def _veth(walk: PathBuilder, here: PacketState, node: NodeView, endpoint: Endpoint | None) -> bool:
     name = here.device or (endpoint.interface if endpoint else "")
     link = node.link(name) if name else None
+    if here.skips_netfilter and endpoint_rows.leads_nowhere(walk, here, node):
+        return False
     if not takes_packets(walk, here, node, name, f"{name}, the host side of the receiving pod,"):
         return False
     if name:
@@ -131,6 +141,7 @@ def _may_come_in(walk: PathBuilder, here: PacketState) -> bool:
         return True
     netns = walk.cluster.pod_netns(pod.namespace, pod.name)
     device = own_device(netns, here.packet.flow.destination)
+    pod_address.has(walk, netns, pod, here.packet.flow.destination)
     return pod_rules.may_come_in(walk, netns, here.packet, device)
 
 

@@ -21,7 +21,16 @@ from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.path import HopKind, HopPlace, State
+from kubectl_ebpfnet.model.net import Address
+from kubectl_ebpfnet.model.path import (
+    Decides,
+    Evidence,
+    Fix,
+    HopKind,
+    HopPlace,
+    Severity,
+    State,
+)
 
 
 def by_only_device(
@@ -72,6 +81,8 @@ def by_only_device(
             f"{flow.destination} is asked for on {device} itself: {decision.refused}{note}",
             State.DERIVED, here.packet, refusing + node.host_routing.evidence,
         )  # fmt: skip
+        if not any(flow.destination in route.destination for route in routes if route.device):
+            _asks_in_vain(walk, node, device, flow.destination, refusing)
         return here.to(Stage.DEVICE, device=device, skips_netfilter=True, next_hop=None)
     route_hop(
         walk, here, node, decision, place, note, proof=node.host_routing.evidence, by_bpf=not named
@@ -80,6 +91,22 @@ def by_only_device(
     return here.to(
         Stage.DEVICE, device=device, skips_netfilter=True, next_hop=next_hop, route=decision.route
     )
+
+
+def _asks_in_vain(
+    walk: PathBuilder, node: NodeView, device: str, target: Address, evidence: tuple[Evidence, ...]
+) -> None:
+    """Report a destination that no route says to be on the link, where its MAC is asked for."""
+    title = f"{node.name} has no route to {target}, and asks for its MAC on {device}"
+    walk.finding(
+        Severity.ERROR, title,
+        f"It arrives only if somebody on the link answers for {target}, as a router with proxy ARP "
+        "does.",
+        evidence,
+    )  # fmt: skip
+    if not walk.answered_now():
+        fix = Fix(f"Give {node.name} a route to {target}: its default route.", "ip route")
+        walk.doubt(f"{title}, where only proxy ARP answers", Decides.DROP, fix)
 
 
 def _identity_mark(identity: int) -> int:

@@ -12,12 +12,17 @@ from kubectl_ebpfnet.explain.kernel.marks import NO_MARK, Mark
 from kubectl_ebpfnet.explain.path.stages import hooks
 from kubectl_ebpfnet.explain.path.stages.node_route import route_hop, route_of
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
+from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.net import Address
-from kubectl_ebpfnet.model.path import HopPlace
+from kubectl_ebpfnet.model.path import Fix, HopKind, HopPlace, State
 
 CILIUMS = Mark(0, 0xF000)
 """A mark that Cilium sets: its programs leave these bits alone (bpf/lib/common.h, MARK_MAGIC_*)."""
+
+_PROXYS = "2004"
+"""The table that hands marked packets to Cilium's proxy (pkg/datapath/linux/linux_defaults)."""
 
 
 def node_address(walk: PathBuilder, name: str, version: int) -> Address | None:
@@ -73,6 +78,16 @@ def leave(
         return None
     route_hop(walk, sent, node, decision, (HopPlace.NODE, here.node), before="outer packet: ")
     route = decision.route
+    if route.device.startswith(("cilium_", "lxc")) and here.sealed is None:
+        walk.unknown(
+            f"the route {route.destination} of {node.name} leads what it sends to "
+            f"{outer.destination} to {route.device}, which leads to this node's pods alone",
+            Fix(
+                f"See who set this route on {node.name}; where it is a mistake, delete it.",
+                f"ip route del {route.destination} dev {route.device}",
+            ),
+        )
+        return None
     chains = (
         ("OUTPUT", ("raw", "mangle", "filter")),
         ("POSTROUTING", ("mangle", "filter")),
@@ -99,6 +114,38 @@ def may_come_in(walk: PathBuilder, here: PacketState, node: NodeView, device: st
     chains = (before, ("INPUT", ("mangle", "filter")))
     context = _context(here, node, hooks.in_device(node, device), "", NO_MARK)
     return _passes(walk, here, node, context, chains) is not None
+
+
+def is_for(walk: PathBuilder, here: PacketState, node: NodeView, device: str) -> bool:
+    """Tell whether a tunnel's packet is for an address of the node that it comes to, and drop it
+    where it is not: a tunnel's socket is given what is for the node itself.
+
+    Args:
+        walk: takes the drop.
+        here: the packet in the tunnel.
+        node: the node that receives it.
+        device: by which it comes in.
+    """
+    outer, read = here.packet.outer, node[q.ADDRESSES]
+    assert outer is not None
+    target = outer.destination
+    routes = node[q.ROUTES]
+    if not (read.known and routes.known) or target in node.own_addresses:
+        return True
+    local = [one for one in routes.facts if one.type == "local" and one.table != _PROXYS]
+    if any(target in one.destination for one in local):
+        return True
+    listed = ", ".join(map(str, node.addresses_of(device, target.version)))
+    walk.drop(
+        HopPlace.NODE, device or node.name, node.name, HopKind.ROUTE,
+        f"{target}, the tunnel's other end, is no address of {node.name}",
+        State.DERIVED, here.packet, cite.whole(read.record) + cite.whole(routes.record),
+        title=f"node {node.name} does not have {target}, to which the tunnel leads",
+        detail=f"Kubernetes and Cilium call {target} its address, and {device or 'its device'} has "
+        f"{listed or 'none'}.",
+        fix=Fix(f"Give {node.name} the address {target} again.", "ip address"),
+    )  # fmt: skip
+    return False
 
 
 def _context(
