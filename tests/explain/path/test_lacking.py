@@ -3,6 +3,7 @@ with one record changed. The healthy control is each scenario of tests/features.
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -53,6 +54,17 @@ def test_an_endpoint_at_a_device_that_is_gone_is_a_drop() -> None:
     assert dropped_at(path).summary == "endpoint 605 is at ifindex 99 of node1, where no device is"
     assert path.fix is not None
     assert path.fix.command.endswith(" -- cilium-dbg endpoint regenerate 605")
+
+
+def test_an_endpoint_whose_device_is_gone_has_its_pod_replaced() -> None:
+    def gone(text: str) -> str:
+        links = [one for one in json.loads(text) if one["ifname"] != "lxc6e4d77818aa2"]
+        return json.dumps(links)
+
+    path = answer("svc/web", edit("node1", "ip -j -d link", gone))
+    assert path.cause == "lxc6e4d77818aa2, the host side of 10.44.0.5 on node1, is gone"
+    assert path.fix is not None
+    assert path.fix.text.startswith("Replace the pod")
 
 
 def test_a_sender_that_the_endpoint_map_lacks_is_not_masqueraded() -> None:

@@ -28,23 +28,29 @@ def leads_nowhere(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
     links = node[q.LINKS]
     if not rows or not rows[0].ifindex or not links.known or node.link_name(rows[0].ifindex):
         return False
-    row = rows[0]
-    listed = node.endpoint_of(target)
-    name = f"endpoint {row.endpoint_id}"
-    own = f" ({listed.interface} is its own)" if listed is not None and listed.interface else ""
+    row, listed = rows[0], node.endpoint_of(target)
+    own = listed.interface if listed is not None else ""
+    gone = own and node.link(own) is None
+    why = "The agent did not write the row of its device anew"
+    fix = Fix(
+        f"Let the agent on {node.name} write the entry again; where the pod's device is gone, "
+        "replace the pod by a new one.",
+        node.in_agent(f"endpoint regenerate {row.endpoint_id}"),
+    )
+    if gone:
+        why = f"Its device {own}, the host side of the pod, is gone"
+        fix = Fix("Replace the pod by a new one: the CNI plugin makes its device.")
     walk.drop(
         *here.in_cilium(HopKind.ROUTE),
-        f"{name} is at ifindex {row.ifindex} of {node.name}, where no device is",
+        f"endpoint {row.endpoint_id} is at ifindex {row.ifindex} of {node.name}, where no device "
+        "is",
         State.DERIVED, here.packet,
         cite.of(table.record, row.span) + cite.whole(links.record),
         title=f"Cilium's endpoint map of {node.name} leads {target} to ifindex {row.ifindex}, "
         "which no device has",
-        detail=f"The row of {name} is older than the pod's device{own}: its agent did not write it "
-        "again.",
-        fix=Fix(
-            f"Let the agent on {node.name} write the entry again.",
-            node.in_agent(f"endpoint regenerate {row.endpoint_id}"),
-        ),
+        detail=f"{why}.",
+        cause=f"{own}, the host side of {target} on {node.name}, is gone" if gone else "",
+        fix=fix,
     )  # fmt: skip
     return True
 
