@@ -106,7 +106,7 @@ def _findings(path: Path, view: View, proofs: Proofs, *, in_full: bool = False) 
     """Return the findings, but that which the verdict is: cause and fix say the same."""
     lines: list[str] = []
     for finding in path.findings:
-        if finding.decides:
+        if finding.decides and not in_full:
             continue
         word = Style(view.color).severity(finding.severity)
         label = word + " " * (_SEVERITY - len(finding.severity.value))
