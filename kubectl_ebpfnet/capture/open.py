@@ -54,7 +54,11 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
             return _folder(target.parent, (), Allowance(str(target)))
         return _file(target, str(target))
     except FileNotFoundError:
-        raise BundleError(f"no such capture: {target}") from None
+        raise BundleError(
+            f"no such capture: {target}",
+            hint="a capture is made by `kubectl ebpfnet capture -o FILE`; built in are demo, "
+            "demo:dropped, demo:unknown",
+        ) from None
     except OSError as error:
         raise BundleError(f"cannot read {target}: {error.strerror or error}") from error
 

@@ -260,6 +260,8 @@ def _with_flags(function: Callable[..., int], more: tuple[Flag, ...]) -> Callabl
             _node_access(more, nodes, has_capture=bool(values.get("capture"))),
             [] if as_errors else None,
         )
+        if values.get("watch") and values.get("capture"):
+            Progress().warn("-w has no effect with --from: a capture does not change")
         code = function(global_flags, **values)
         return _with_warnings(code, global_flags.warnings or ())
 

@@ -49,7 +49,7 @@ class Flag:
 
 
 CONNECTION = (
-    Flag("namespace", ("-n", "--namespace"), "NAME", "Namespace of the source", shown=True),
+    Flag("namespace", ("-n", "--namespace"), "NAME", "Namespace of what is named", shown=True),
     Flag("context", ("--context",), "NAME", "Context of the kubeconfig to use", shown=True),
     Flag("kubeconfig", ("--kubeconfig",), "FILE", "Kubeconfig file to use", shown=True),
     Flag("cluster", ("--cluster",), "NAME", "Cluster of the kubeconfig to use"),

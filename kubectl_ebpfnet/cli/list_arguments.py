@@ -51,7 +51,7 @@ SortBy = Annotated[
     str,
     Option(
         "--sort-by", metavar="COLUMN|FIELD", show_default=False,
-        help="Sort by a column (last-seen), or by a field of -o json ({.flow.source_port})",
+        help="Sort by a column, or by a field of -o json: docs/lists.md",
     ),
 ]  # fmt: skip
 NoHeaders = Annotated[bool, Option("--no-headers", help="Print a table without headers")]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from kubectl_ebpfnet.cli.flags import GlobalFlags
 from kubectl_ebpfnet.cli.sources import connect, open_capture
 from kubectl_ebpfnet.cli.terminal import Progress
-from kubectl_ebpfnet.errors import NotFound
+from kubectl_ebpfnet.errors import ClusterError, NotFound
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.request import Further, PathRequest
@@ -189,6 +189,10 @@ def _not_ended(pods: list[Pod], wanted: SeveralPods, namespace: str, hint: str =
     found = [pod for pod in pods if pod.phase not in ("Succeeded", "Failed")]
     if not found:
         why = hint or ("none of them runs" if pods else f"kubectl get pods -n {namespace}")
+        if wanted.selector:
+            raise ClusterError(
+                f"no pod in namespace {namespace} has the labels {wanted.title}", hint=why
+            )
         raise NotFound("pods", wanted.title, namespace, hint=why)
     return sorted(found, key=lambda pod: pod.name)
 

@@ -32,6 +32,8 @@ def _hint(error: Any) -> str:
     option = getattr(error, "option_name", None)
     if type(error).__name__ != "NoSuchOption" or context is None or option is None:
         return ""
+    if option == "--port":
+        return "the port stands behind the destination: svc/web:80, 1.1.1.1:53/udp"
     flags = [flag for each in context.command.get_params(context) for flag in each.opts]
     found = near(str(option).lstrip("-"), [flag[2:] for flag in flags if flag[:2] == "--"])
     return f"did you mean {' or '.join(f'--{each}' for each in found)}?" if found else ""

@@ -80,6 +80,8 @@ def node_place(name: str) -> Place:
     return Place(PlaceKind.NODE, node=name)
 
 
+NOBODY_ASKED = "--node-access none: nothing on the node was asked"
+"""The error of a node's record where no node was to be asked."""
 LIVE = "live"
 """`Bundle.source` of a live run; other bundles have the name of their file."""
 READ_LIMIT = 256 << 20

@@ -121,7 +121,44 @@ def test_unreachable_server():
 def test_no_such_capture():
     done = run("path", "pod/x", "1.1.1.1", "--from", "/nonexistent/case.zip")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "error: no such capture: /nonexistent/case.zip\n"
+    assert done.stderr == (
+        "error: no such capture: /nonexistent/case.zip\n"
+        "hint: a capture is made by `kubectl ebpfnet capture -o FILE`; built in are demo, "
+        "demo:dropped, demo:unknown\n"
+    )
+
+
+def test_watching_a_capture_says_that_it_does_not_change():
+    done = run("flows", "pod/client", "--from", "demo", "-w")
+    assert done.returncode == 0
+    assert "-w has no effect with --from: a capture does not change\n" in done.stderr
+
+
+def test_a_port_that_is_given_as_a_flag():
+    done = run("path", "pod/client", "1.1.1.1", "--port", "80", "--from", "demo")
+    assert done.returncode == 2
+    assert "hint: the port stands behind the destination: svc/web:80" in done.stderr
+
+
+def test_a_selector_that_no_pod_fits():
+    done = run("path", "-l", "app=x", "1.1.1.1", "--from", "demo")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: no pod in namespace default has the labels app=x\n")
+
+
+def test_a_nodes_name_in_place_of_a_pods_and_of_a_selector():
+    done = run("flows", "node1", "--from", "demo")
+    assert "hint: did you mean node/node1?\n" in done.stderr
+    done = run("probe-lb", "web-lb-local", "--nodes", "node1", "--from", "demo")
+    assert "hint: the node itself is --nodes kubernetes.io/hostname=node1\n" in done.stderr
+
+
+def test_doctor_of_a_capture_in_which_nobody_was_asked():
+    """No node pod failed: none was tried; and the remedy is a capture."""
+    done = run("doctor", "--from", "demo:unknown")
+    assert done.returncode == 3
+    assert "failed" not in done.stdout
+    assert "nothing on the node was asked  a new capture with --node-access pod\n" in done.stdout
 
 
 # --- the program, started -------------------------------------------------------------------------

@@ -40,7 +40,7 @@ def run(
         from kubectl_ebpfnet.render.text.documents import safe_yaml
 
         document = {"version": __version__, "python": python, "schemas": sorted(_schemas())}
-        emit(f"{json.dumps(document)}\n" if output == "json" else safe_yaml(document))
+        emit(f"{json.dumps(document, indent=2)}\n" if output == "json" else safe_yaml(document))
     elif output:
         raise UsageError(f"-o {output!r}: no such format", hint="one of: json, yaml")
     else:

@@ -125,12 +125,17 @@ def _document(path: str) -> Mapping[str, Any]:
     try:
         document = yaml.load(data, Loader=loader)  # noqa: S506 - both loaders are safe ones
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as e:
-        raise KubeconfigError(f"{path} is not YAML: {' '.join(str(e).split())}") from e
+        raise KubeconfigError(f"{path} is not YAML: {_words(e)}") from e
     if document is None:
         return {}
     if not isinstance(document, dict):
         raise KubeconfigError(f"{path} is not a kubeconfig: not a mapping")
     return document
+
+
+def _words(error: Exception) -> str:
+    """Return what a parser says, in a line; it calls every file a byte string."""
+    return " ".join(str(error).split()).replace('in "<byte string>", line', "at line")
 
 
 def _entries(document: Mapping[str, Any], kind: str, folder: str, path: str) -> list[Entry]:

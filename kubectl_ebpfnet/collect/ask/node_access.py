@@ -30,7 +30,7 @@ from kubectl_ebpfnet.collect.ask.unasked import (
 from kubectl_ebpfnet.collect.deadline import Deadline
 from kubectl_ebpfnet.errors import ClusterError
 from kubectl_ebpfnet.model.dry_run import DryRun
-from kubectl_ebpfnet.model.evidence import Record, node_place
+from kubectl_ebpfnet.model.evidence import NOBODY_ASKED, Record, node_place
 from kubectl_ebpfnet.model.kube import Pod
 
 POD_SECONDS = 60.0
@@ -139,8 +139,7 @@ class NodeAnswerers:
 
     def _existing_answerer(self, node: str, mode: Mode) -> AgentExec | NodePodExec | Record | None:
         if mode is Mode.NONE:
-            reason = "--node-access none: nothing on the node was asked"
-            return unavailable_record(node_place(node), EXEC, reason)
+            return unavailable_record(node_place(node), EXEC, NOBODY_ASKED)
         kept = self._kept_pods.get(node) if mode is not Mode.AGENT else None
         if kept is not None:
             return NodePodExec(self._session, node_place(node), lambda _: kept)

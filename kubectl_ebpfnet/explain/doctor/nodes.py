@@ -21,7 +21,7 @@ from kubectl_ebpfnet.model.doctor import (
     Reach,
     Right,
 )
-from kubectl_ebpfnet.model.evidence import Record, agent_place, node_place
+from kubectl_ebpfnet.model.evidence import NOBODY_ASKED, Record, agent_place, node_place
 from kubectl_ebpfnet.model.fact import Need
 from kubectl_ebpfnet.model.kube import Pod
 from kubectl_ebpfnet.model.path import Evidence
@@ -181,9 +181,12 @@ def _nobody(found: NodeCheck, context: DoctorContext) -> Lack:
     if mode == "pod":
         reasons.append(found.node_pod_problem or "no node pod answered")
         return Lack("; ".join(reasons), "docs/rbac-node-pod.yaml" if denied else "")
-    reasons.append(found.agent_problem or "no Cilium agent answers there")
+    if found.node_pod_problem != NOBODY_ASKED:
+        reasons.append(found.agent_problem or "no Cilium agent answers there")
     if found.node_pod_problem:
         reasons.append(found.node_pod_problem)
+    if not context.live:
+        return Lack("; ".join(reasons), "a new capture with --node-access pod")
     if not context.rights:
         return Lack("; ".join(reasons))
     if any(_LATE in reason for reason in reasons):

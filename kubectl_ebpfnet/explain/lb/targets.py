@@ -166,9 +166,11 @@ def nodes(cluster: ClusterView, selector: str) -> tuple[Node, ...]:
     terms = _terms(selector)
     found = [node for node in cluster.kube.nodes if _fits(terms, dict(node.labels))]
     if not found and cluster.kube.nodes:
+        named = any(node.name == selector for node in cluster.kube.nodes)
+        own = f"the node itself is --nodes kubernetes.io/hostname={selector}"
         raise UsageError(
             f"no node fits the selector {selector!r}",
-            hint="`kubectl get nodes --show-labels` tells what they have",
+            hint=own if named else "`kubectl get nodes --show-labels` tells what they have",
         )
     return tuple(sorted(found, key=lambda node: node.name))
 

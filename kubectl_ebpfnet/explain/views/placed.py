@@ -72,7 +72,8 @@ def placed_pod(cluster: ClusterView, namespace: str, kind: str, name: str) -> Pl
                 kind.lower(), name, namespace, hint=pods_in_capture(cluster, namespace, name)
             )
         best = min(pods, key=lambda pod: (not pod.ready, pod.name))
-        note = f"one of {len(pods)} pods of {kind} {name}"
+        which = f"one of {len(pods)} pods" if len(pods) > 1 else "the one pod"
+        note = f"{which} of {kind} {name}"
         return Placed("pod", namespace, best.name, best, best.node, best.addresses, note)
     pod = cluster.pod(namespace, name)
     if pod is not None:
@@ -86,6 +87,8 @@ def placed_pod(cluster: ClusterView, namespace: str, kind: str, name: str) -> Pl
 
 def pods_in_capture(cluster: ClusterView, namespace: str, name: str) -> str:
     """Return a hint that lists the pods of a capture which lacks one."""
+    if name in cluster.node_names:
+        return f"did you mean node/{name}?"
     names = [f"{pod.namespace}/{pod.name}" for pod in cluster.kube.pods]
     names += [f"{p.namespace}/{p.pod}" for p in cluster.bundle.places(PlaceKind.POD)]
     return in_capture("pods", names, f"{namespace}/{name}")

@@ -18,7 +18,7 @@ from kubectl_ebpfnet.model.doctor import (
     NodeCheck,
     Reach,
 )
-from kubectl_ebpfnet.model.evidence import LIVE, Bundle
+from kubectl_ebpfnet.model.evidence import LIVE, NOBODY_ASKED, Bundle
 from kubectl_ebpfnet.model.few import few
 from kubectl_ebpfnet.model.path import Evidence
 from kubectl_ebpfnet.model.probe import Judgement
@@ -187,7 +187,7 @@ def _node_cells(node: NodeCheck) -> tuple[str, ...]:
         node.agent or "none",
         _yes(node.agent_exec if node.agent else None),
         _tools(node),
-        node.node_pod or ("failed" if node.node_pod_problem else ""),
+        node.node_pod or ("failed" if node.node_pod_problem not in ("", NOBODY_ASKED) else ""),
         kernel.release if kernel is not None else "",
         "" if stats is None else "on" if stats else "off",
         "; ".join(text for text in problems if text),

@@ -132,7 +132,7 @@ def _text(report: ProbeReport, bundle: Bundle, format_name: str, view: View) -> 
         [line for text in report.missing for line in hanging("MISSING  ", escape(text), view.width)]
     )
     if bundle.note:
-        sections.append(["CAPTURE", *wrap(escape(bundle.note), view.width)])
+        sections.append(hanging("CAPTURE  ", escape(bundle.note), view.width))
     return "\n\n".join("\n".join(section) for section in sections if section) + "\n"
 
 

@@ -76,7 +76,7 @@ def presumed(path: Path, view: View) -> list[str]:
 
 
 def closing(bundle: Bundle, view: View, *, in_full: bool) -> list[str]:
-    """Return a line about a capture: its date, and the beginning of its note; [] for a live run.
+    """Return a line about a capture: its date, and what fits of its note; [] for a live run.
 
     Args:
         bundle: the records.
@@ -87,7 +87,12 @@ def closing(bundle: Bundle, view: View, *, in_full: bool) -> list[str]:
     text = view.text(": ".join(part for part in (at, bundle.note) if part))
     if not text:
         return []
-    if in_full or not view.width:
+    if in_full or not view.width or len(text) <= view.prose:
         return hanging("", text, view.prose)
+    if at:
+        clauses = bundle.note.split("; ")
+        shorter = (f"{at}: {'; '.join(clauses[:n])}" for n in range(len(clauses) - 1, 0, -1))
+        fits = (line for line in map(view.text, shorter) if len(line) <= view.prose)
+        return hanging("", next(fits, view.text(at)), view.prose)
     dots = view.text("…")
-    return [text if len(text) <= view.prose else text[: view.prose - len(dots)].rstrip() + dots]
+    return [text[: view.prose - len(dots)].rstrip() + dots]
