@@ -76,6 +76,13 @@ def test_a_sender_that_the_endpoint_map_lacks_is_not_masqueraded() -> None:
     assert "(cilium_lxc) lacks 10.44.1.144, the sender: it is not masqueraded" in path.cause
 
 
+@pytest.mark.parametrize("source", ["node/node1", "hostnet"])
+def test_a_node_is_no_sender_that_the_endpoint_map_lacks(source: str) -> None:
+    path = answer("9.9.9.9:443", source=source)
+    assert path.verdict == "leaves"
+    assert not path.findings
+
+
 def test_a_node_without_a_route_to_the_world_asks_in_vain() -> None:
     default = '{"dst":"default","gateway":"172.31.7.200","dev":"eth0","flags":[]},'
     gone = edit("node2", ROUTES, lambda text: text.replace(default, ""))

@@ -67,6 +67,8 @@ def lacks_sender(walk: PathBuilder, here: PacketState, node: NodeView) -> None:
     source = here.packet.flow.source
     if walk.forth is not None or not table.known or node.name != sender.node:
         return
+    if walk.ends.host_network or source in walk.cluster.node_addresses:
+        return  # of the node itself, which is no endpoint of the map
     if source != walk.ends.flow.source or node.local_endpoint(source) is not None:
         return
     title = f"Cilium's endpoint map of {node.name} (cilium_lxc) lacks {source}, the sender"
