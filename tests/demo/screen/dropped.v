@@ -43,14 +43,29 @@ node2
  ✗ policy      egress to world:7777/TCP is allowed by no rule
                [43] $ cilium-dbg bpf policy get --all -o json   (cilium-agent on
                     node2)
-                 {"EndpointID": "210", "Path":
-                 "/sys/fs/bpf/tc/globals/cilium_policy_v2_00210", "Content":
-                 [{"ProxyPortNetwork": 0, "Flags": 0, "AuthRequirement": 0,
+                 {"ProxyPortNetwork": 0, "Flags": 192, "AuthRequirement": 0,
+                 "ProxyPortPriority": 0, "Pad1": 0, "Pad2": 0, "Packets": 14,
+                 "Bytes": 1082, "Key": {"Prefixlen": 64, "Identity": 2,
+                 "TrafficDirection": 1, "Nexthdr": 6, "DestPortNetwork": 20480}}
+                 {"ProxyPortNetwork": 0, "Flags": 192, "AuthRequirement": 0,
                  "ProxyPortPriority": 0, "Pad1": 0, "Pad2": 0, "Packets":
                  18446744073709551615, "Bytes": 18446744073709551615, "Key":
-                 {"Prefixlen": 40, "Identity": 0, "TrafficDirection": 0,
-                 "Nexthdr": 0, "DestPortNetwork": 0}}, {"ProxyPortNetwork": 0,
-                 "Flags": 0, "Aut…
+                 {"Prefixlen": 64, "Identity": 9, "TrafficDirection": 1,
+                 "Nexthdr": 6, "DestPortNetwork": 20480}}
+                 {"ProxyPortNetwork": 0, "Flags": 192, "AuthRequirement": 0,
+                 "ProxyPortPriority": 0, "Pad1": 0, "Pad2": 0, "Packets":
+                 18446744073709551615, "Bytes": 18446744073709551615, "Key":
+                 {"Prefixlen": 64, "Identity": 10, "TrafficDirection": 1,
+                 "Nexthdr": 6, "DestPortNetwork": 20480}}
+                 {"ProxyPortNetwork": 0, "Flags": 0, "AuthRequirement": 0,
+                 "ProxyPortPriority": 0, "Pad1": 0, "Pad2": 0, "Packets": 21,
+                 "Bytes": 1663, "Key": {"Prefixlen": 40, "Identity": 12636,
+                 "TrafficDirection": 1, "Nexthdr": 0, "DestPortNetwork": 0}}
+                 {"ProxyPortNetwork": 0, "Flags": 192, "AuthRequirement": 0,
+                 "ProxyPortPriority": 0, "Pad1": 0, "Pad2": 0, "Packets":
+                 18446744073709551615, "Bytes": 18446744073709551615, "Key":
+                 {"Prefixlen": 64, "Identity": 16777217, "TrafficDirection": 1,
+                 "Nexthdr": 6, "DestPortNetwork": 20480}}
                [10] $ get ciliumnetworkpolicies -A   (API server)
                  {"toEntities": ["world"], "toPorts": [{"ports": [{"port": "80",
                  "protocol": "TCP"}]}]}

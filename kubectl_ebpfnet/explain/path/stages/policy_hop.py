@@ -110,7 +110,7 @@ def decided(walk: PathBuilder, subject: PolicySubject, doubt: str = "") -> bool:
     """
     node, endpoint_id = subject.node, subject.endpoint_id
     verdict = verdict_of(subject)
-    evidence = policy_map.evidence(node, endpoint_id, verdict.entry)
+    evidence = policy_map.evidence(node, endpoint_id, subject.direction, verdict.entry)
     named = policy_names.names(walk.cluster, subject, verdict)
     behind = endpoint_state.warn(walk, subject)
     remote_identity.compare(walk, subject)

@@ -29,6 +29,8 @@ HOST_LABEL = "reserved:host"
 WORLD = 2
 _RESERVED_END = 256
 HOST_CALLS = re.compile("cilium_calls_hostns_([0-9]{1,5})")
+_FEW = 8
+"""Entries of a direction that are quoted, each, where none of them fits a packet."""
 _STEPS = 2
 """From an entry to its map in JSON: {"EndpointID": …, "Content": [entry, …]}."""
 
@@ -132,13 +134,19 @@ def _is_empty(node: NodeView, endpoint_id: int) -> bool:
     return bool(node.having(q.ENDPOINT_MAP, endpoint_id, "endpoint_id"))
 
 
-def evidence(node: NodeView, endpoint_id: int, entry: PolicyEntry | None) -> tuple[Evidence, ...]:
-    """Cite the entry that decided, or the endpoint's whole map, or the list without it."""
+def evidence(
+    node: NodeView, endpoint_id: int, direction: str, entry: PolicyEntry | None
+) -> tuple[Evidence, ...]:
+    """Cite the entry that decided; where none did, those of the direction if they are few, or the
+    endpoint's whole map, or the list without it."""
     record = node[q.POLICY_MAPS].record
     if entry is not None:
         return cite.block(record, entry.span)
-    own = (e.span.outer(_STEPS) for e in entries(node, endpoint_id))
-    spans = tuple(dict.fromkeys(own))
+    own = entries(node, endpoint_id)
+    same = tuple(e.span for e in own if e.direction == direction)
+    if 0 < len(same) <= _FEW:
+        return cite.of(record, *same)
+    spans = tuple(dict.fromkeys(e.span.outer(_STEPS) for e in own))
     return cite.of(record, *spans) if spans else cite.whole(record)
 
 
