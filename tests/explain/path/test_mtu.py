@@ -187,7 +187,7 @@ def test_the_pod_itself_does_not_send_more_than_its_route_takes() -> None:
     path = ask(changed(VXLAN), size=1451)
     hop = dropped_at(path)
     assert (hop.place, hop.kind) == ("pod", "route")
-    assert "1451 bytes are more than its route takes (MTU 1450)" in hop.summary
+    assert "1451 bytes are more than the sender's route takes (MTU 1450)" in hop.summary
     assert of(path).pod == 1450
 
 

@@ -47,9 +47,10 @@ def _is_sent(walk: PathBuilder, here: PacketState, where: Where) -> bool:
         reason = f"how large a packet {where[1]} sends as one was not read"
         _not_read(walk, here, where, reason, Fix("Read it.", "ip link; ip route show table all"))
         return True
-    said = f"{size} bytes are more than {sender.by} takes (MTU {sender.mtu})"
+    own = sender.by.removeprefix("its ")
+    said = f"{size} bytes are more than the sender's {own} takes (MTU {sender.mtu})"
     walk.drop(
-        *where, f"{said}: its kernel does not send it as one", State.DERIVED, here.packet,
+        *where, f"{said}: its kernel does not send them as one", State.DERIVED, here.packet,
         sender.evidence,
         title=f"{sender.name}: {said}",
         detail="send() fails with EMSGSIZE; TCP sends smaller segments, and what may be fragmented "
