@@ -122,11 +122,15 @@ def test_to_a_node_and_to_a_closed_port_of_it(our_lab: Lab) -> None:
     shown = in_node(NODES[0], "curl", "-sk", "-o", "/dev/null", "-w", "%{http_code}",
                     f"https://{there.address}:10250/healthz")  # fmt: skip
     assert shown.strip() in ("200", "401", "403")
-    for source in ("pod/client", f"node/{NODES[0].name}", "pod/hostnet"):
-        answer = path(our_lab, source, f"node/{there.name}:10250", "--node-access", "pod")
-        assert answer.verdict in GOOD, answer.document["reason"]
-        closed = path(our_lab, source, f"node/{there.name}:9", "--node-access", "pod")
-        assert (closed.code, closed.verdict) == (3, "dropped"), closed.document["reason"]
+    kept = ("--node-access", "pod", "--keep")
+    try:
+        for source in ("pod/client", f"node/{NODES[0].name}", "pod/hostnet"):
+            answer = path(our_lab, source, f"node/{there.name}:10250", *kept)
+            assert answer.verdict in GOOD, answer.document["reason"]
+            closed = path(our_lab, source, f"node/{there.name}:9", *kept)
+            assert (closed.code, closed.verdict) == (3, "dropped"), closed.document["reason"]
+    finally:
+        our_lab.kubectl("ebpfnet", "cleanup", "--yes")
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def test_a_map_that_does_not_follow_the_policies(our_lab: Lab) -> None:
             "at 80/TCP, 7777/TCP) allows it, but its policy map does not"
             in (behind.document["cause"])
         )
-        assert behind.document["drop"]["object"] == ""
+        assert behind.document["drop"]["object"] == f"CiliumEndpoint default/{pod}"
 
 
 def test_who_may_not_list_policies_is_told_the_verb(our_lab: Lab) -> None:

@@ -148,7 +148,7 @@ def test_missing_pod_names_the_similar(our_lab: Lab) -> None:
     answer = path(our_lab, "pod/cliemt", WORLD)
     assert (answer.code, answer.document) == (1, {})
     assert 'pod "cliemt" not found in namespace default' in answer.stderr
-    assert "did you mean client, client3, client2" in answer.stderr
+    assert "did you mean client, client2, client3" in answer.stderr
 
 
 def test_missing_pod(lab: Lab) -> None:

@@ -161,7 +161,7 @@ def test_udp_cluster_answers_everywhere_and_the_source_is_the_nodes(our_lab: Lab
 
 @beside
 def test_without_another_node_nothing_is_sent_and_the_row_says_why(our_lab: Lab) -> None:
-    only = ("--nodes", "kubernetes.io/hostname=node1", "--from", "node/node1")
+    only = ("--nodes", "kubernetes.io/hostname=node1", "--from-node", "node/node1")
     code, document = probed(our_lab, LOCAL, *only, *PATIENT)
     assert (code, document["verdict"]) == (4, "unknown")
     row = rows(document)["node1"]
@@ -221,7 +221,7 @@ def test_a_plan_deploys_nothing(our_lab: Lab) -> None:
         ((LOCAL, "--port", "81"), "has no port 81"),
         ((LOCAL, "--protocol", "udp"), "has no port UDP"),
         ((UDP_LOCAL, "--protocol", "tcp"), "has no port TCP"),
-        ((LOCAL, "--from", "node/node9"), "there is no such node"),
+        ((LOCAL, "--from-node", "node/node9"), "there is no such node"),
         ((LOCAL, "--nodes", "a=b"), "no node fits"),
     ],
 )

@@ -101,7 +101,7 @@ def left(pod: str) -> list[str]:
 @beside
 def test_head_takes_the_first_line(our_lab: Lab) -> None:
     done = shell(our_lab, f"kubectl {' '.join(PATH)} -v | head -1")
-    assert done.stdout.startswith("pod/client 10.244.1.")
+    assert " pod/client → 1.1.1.1:80/TCP" in done.stdout
     assert done.stdout.count("\n") == 1
     assert done.stderr == ""
 

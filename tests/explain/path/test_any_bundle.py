@@ -107,7 +107,8 @@ def answered_somehow(bundle: Bundle, source: str, destination: str, protocol: st
     assert path.reason
     assert [hop.number for hop in path.hops] == list(range(1, len(path.hops) + 1))
     # Behind a hop that may send it elsewhere, a hop that drops it does not decide.
-    assert path.verdict != Verdict.DROPPED or any(hop.drops for hop in path.hops)
+    back = path.answer.hops if path.answer is not None else ()
+    assert path.verdict != Verdict.DROPPED or any(hop.drops for hop in (*path.hops, *back))
     for hop in path.hops:
         assert bool(hop.reason) == (hop.state is State.UNKNOWN), hop
     for piece in [e for x in (*path.hops, *path.findings) for e in x.evidence]:
