@@ -152,16 +152,17 @@ def ask_places(
     everywhere = dict.fromkeys([*names, *(pod.node for pod, _ in asked if pod.node)])
     answerers = gatherer.answerers.for_nodes(everywhere, gatherer.deadline, mode)
     by_node: dict[str, list[Question]] = {}
+    by_exec: list[tuple[Answerer | Record, list[Question]]] = []
     for pod, wanted in asked:
         place = pod_place(pod.namespace, pod.name)
         if isinstance(answerers.get(pod.node), NodePodExec):
             by_node.setdefault(pod.node, []).extend(_of_pod(pod, wanted))
             if Need.NAMES in wanted.need:  # its resolver's files, which no node pod reads
                 files = Scope(Need.NAMES).questions(place)
-                gatherer.ask(pod_answerer(gatherer.session, pod), files)
+                by_exec.append((pod_answerer(gatherer.session, pod), files))
         elif questions := wanted.questions(place):
             one = pod_answerer(gatherer.session, pod, by_shell=wanted is far)
-            gatherer.ask(one, questions)
+            by_exec.append((one, questions))
     for node, answerer in answerers.items():
         further = by_node.get(node, ())
         if node not in names:
@@ -176,6 +177,8 @@ def ask_places(
             there = [pod for pod in ends if pod.node == node]
             instead = partial(_ask_others, gatherer, scope, node, here, there)
         ask_node(gatherer, scope, answerer, further, instead)
+    for pod_one, questions in by_exec:  # nodes take longer, and begin first
+        gatherer.ask(pod_one, questions)
 
 
 def ask_tables(gatherer: Gatherer, tables: Iterable[tuple[str, str]]) -> None:

@@ -6,13 +6,15 @@ records; a live run, a capture file and a test scenario give the same bundle.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from enum import StrEnum
 from functools import cached_property
 from typing import Protocol, runtime_checkable
 
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.net import Flow
 
 
@@ -31,7 +33,7 @@ class PlaceKind(StrEnum):
     """The machine that runs kubectl (DNS look-ups)."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclasses.dataclass(frozen=True, slots=True, order=True)
 class Place:
     """One place of the cluster.
 

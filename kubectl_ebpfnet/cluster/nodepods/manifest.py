@@ -9,8 +9,8 @@ so newer fields stand beside the older fields that they replace.
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 from collections.abc import Mapping
 from dataclasses import field
 from datetime import UTC, datetime, timedelta
@@ -95,7 +95,7 @@ class Run:
         started: start of the run.
     """
 
-    id: str = field(default_factory=lambda: secrets.token_hex(4))
+    id: str = field(default_factory=lambda: os.urandom(4).hex())
     who: str = ""
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
 
