@@ -25,6 +25,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from bench.installed import installed
 from tests.lab.cluster.agent import switches
 from tests.lab.cluster.config import ADMIN_CONFIG, NODES
 
@@ -36,7 +37,7 @@ ENV = {
     "PATH": f"{BIN}:{os.environ['PATH']}",
     "KUBECONFIG": str(ADMIN_CONFIG),
 }
-"""As an installed program runs: its modules are compiled once, not by every command."""
+"""Modules are compiled once, not by every command."""
 ADDRESS = ("path", "pod/client", "1.1.1.1:80", "--node-access", "agent")
 SERVICE = ("path", "pod/client2", "svc/web:80", "--node-access", "agent")
 BY_POD = ("path", "pod/client", "1.1.1.1:80", "--node-access", "pod", "--keep")
@@ -131,7 +132,8 @@ def main() -> int:
         print("skipped: no lab (make lab-up)")
         return 0
     try:
-        with switches.cost():
+        with switches.cost(), installed() as programs:
+            ENV["PATH"] = f"{programs}:{ENV['PATH']}"
             within = [whole(), growth()]
     finally:
         subprocess.run(

@@ -4,8 +4,8 @@ output, cut at the marks into a record for each command.
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from errno import ENOBUFS
 
@@ -51,7 +51,7 @@ class Section:
 
 def new_nonce() -> str:
     """Return a word that no output can predict."""
-    return secrets.token_hex(16)
+    return os.urandom(16).hex()
 
 
 def script_argv(
