@@ -44,7 +44,7 @@ def test_the_path_says_what_traffic_shows(report: Report, name: str) -> None:
 
 def test_no_record_holds_a_secret(report: Report) -> None:
     for name, told in report.told.items():
-        kept = json.dumps(told["told"]["records"])
+        kept = json.dumps(told["told"].get("records", []))  # a kernel may lack the device
         secrets = told["told"].get("secrets", [])
         assert not [secret for secret in secrets if secret in kept], name
     assert sum(len(told["told"].get("secrets", [])) for told in report.told.values()) > 2
