@@ -44,8 +44,8 @@ def table(
     view: View,
     in_full: Callable[[Answered], str],
 ) -> str:
-    """Return a line for each pod, then an answer in full for each way in which pods fare, but the
-    most common one where it is a good one.
+    """Return a line for each pod, then an answer in full for each way in which pods are lost, or
+    in which it is not known what becomes of their packets.
 
     Args:
         found: of at least one pod.
@@ -71,10 +71,9 @@ def table(
     groups: dict[tuple[str, str], list[Answered]] = {}
     for one in sorted(found, key=lambda one: one.path.verdict.let_through):
         groups.setdefault(one.group, []).append(one)
-    usual = max(groups.values(), key=len) if groups else []
     sections = ["\n".join(lines) + "\n"]
     for alike in groups.values():
-        if alike is usual and alike[0].path.verdict.let_through:
+        if alike[0].path.verdict.let_through:
             continue
         others = [one.pod for one in alike[1:]]
         also = f"So fare {few(others, _NAMED)}:\n" if others else ""
