@@ -78,14 +78,15 @@ def answer(
         progress: shows the current step.
 
     Raises:
-        EbpfnetError: no pod, or none of them can be asked.
+        EbpfnetError: no pod, or the only one cannot be asked.
     """
     from kubectl_ebpfnet.render.path.several import Answered, document, table
 
     pods = answers.pods(pods_wanted)
+    asked = pods[:MOST]
     found: list[Answered] = []
-    for number, pod in enumerate(pods[:MOST], 1):
-        progress.show(f"pod {number} of {len(pods[:MOST])}: {pod.name}")
+    for number, pod in enumerate(asked, 1):
+        progress.show(f"pod {number} of {len(asked)}: {pod.name}")
         try:
             path, bundle = answers.look(partial(request_of, pod.name))
         except EbpfnetError as error:
@@ -94,17 +95,20 @@ def answer(
             progress.warn(f"pod/{pod.name}: {error}")
             continue
         found.append(Answered(pod.name, path, bundle))
-    left_out = len(pods) - len(pods[:MOST])
+    left_out = len(pods) - len(asked)
     if output in ("json", "yaml"):
         from kubectl_ebpfnet.render.text.documents import safe_text
 
         text = safe_text(document(found, pods_wanted.title, left_out), output)
     else:
-        in_full = lambda one: render(one.path, one.bundle, output, view)  # noqa: E731
+
+        def in_full(one: Answered) -> str:
+            return render(one.path, one.bundle, output, view)
+
         text = table(found, pods_wanted.title, left_out, view, in_full)
     progress.show("")
     emit(text)
-    return _code([one.path.verdict for one in found], len(pods[:MOST]))
+    return _code([one.path.verdict for one in found], len(asked))
 
 
 def _code(verdicts: Sequence[str], asked: int) -> int:
