@@ -78,28 +78,30 @@ def answer(
         progress: shows the current step.
 
     Raises:
-        EbpfnetError: no pod, or the only one cannot be asked.
+        EbpfnetError: no pod, or none of them can be asked.
     """
     from kubectl_ebpfnet.render.path.several import Answered, document, table
 
     pods = answers.pods(pods_wanted)
     asked = pods[:MOST]
     found: list[Answered] = []
+    missing: list[str] = []
     for number, pod in enumerate(asked, 1):
         progress.show(f"pod {number} of {len(asked)}: {pod.name}")
         try:
             path, bundle = answers.look(partial(request_of, pod.name))
         except EbpfnetError as error:
-            if len(pods) == 1:
+            if number == len(asked) and not found:
                 raise
-            progress.warn(f"pod/{pod.name}: {error}")
+            missing.append(f"pod/{pod.name}: {error}")
+            progress.warn(missing[-1])
             continue
         found.append(Answered(pod.name, path, bundle))
     left_out = len(pods) - len(asked)
     if output in ("json", "yaml"):
         from kubectl_ebpfnet.render.text.documents import safe_text
 
-        text = safe_text(document(found, pods_wanted.title, left_out), output)
+        text = safe_text(document(found, pods_wanted.title, left_out, missing), output)
     else:
 
         def in_full(one: Answered) -> str:
@@ -108,10 +110,10 @@ def answer(
         text = table(found, pods_wanted.title, left_out, view, in_full)
     progress.show("")
     emit(text)
-    return _code([one.path.verdict for one in found], len(asked))
+    return _code([one.path.verdict for one in found], len(pods))
 
 
-def _code(verdicts: Sequence[str], asked: int) -> int:
+def _code(verdicts: Sequence[str], pods: int) -> int:
     if "dropped" in verdicts:
         return 3
-    return 4 if "unknown" in verdicts or len(verdicts) < asked else 0
+    return 4 if "unknown" in verdicts or len(verdicts) < pods else 0

@@ -93,8 +93,30 @@ def test_a_pod_that_went_away_is_said_and_is_not_a_good_one(
     assert found.out.startswith("1 pod of deployment/x: 1 delivered\n")
 
 
+def test_where_no_pod_can_be_asked_there_is_no_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(NotFound):
+        answered({"a": None, "b": None})
+    assert capsys.readouterr().out == ""
+
+
+def test_names_are_untrusted(capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = "a\x1b[2J\nb\u202e"
+    answered({hostile: BAD, "b": BAD, hostile + "c": BAD, "d": GOOD})
+    said = capsys.readouterr().out
+    assert said.replace("\n", "").isprintable()
+    assert "\nSo fare b, a\\x1b[2J\\nb\\u202ec:\n" in said
+
+
+def test_a_name_that_is_part_of_a_reason_by_chance_joins_no_reasons(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert answered({"1": replace(BAD, cause="no rule for port 12"),
+                     "2": replace(BAD, cause="no rule for port 22")}) == 3  # fmt: skip
+    assert capsys.readouterr().out.count("\nCause ") == 2
+
+
 def test_many_pods_are_bounded(capsys: pytest.CaptureFixture[str]) -> None:
-    answered({f"p{number}": GOOD for number in range(path_several.MOST + 3)})
+    assert answered({f"p{number}": GOOD for number in range(path_several.MOST + 3)}) == 4
     assert "\n3 more, which were not asked\n" in capsys.readouterr().out
 
 
@@ -103,6 +125,13 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     document = json.loads(capsys.readouterr().out)
     assert document["schema"] == "ebpfnet.dev/paths/v1"
     assert [item["verdict"] for item in document["items"]] == ["delivered", "dropped"]
+    assert document["missing"] == []
+
+
+def test_json_names_the_pods_without_an_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    answered({"a": GOOD, "gone": None}, "json")
+    document = json.loads(capsys.readouterr().out)
+    assert document["missing"] == ['pod/gone: pod "gone" not found in namespace default']
 
 
 def test_of_a_capture() -> None:

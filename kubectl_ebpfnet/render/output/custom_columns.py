@@ -57,7 +57,9 @@ def custom_table(template: str, items: Iterable[Any], *, headers: bool) -> str:
     rows = [[escape(header) for header, _ in columns]] if headers else []
     for item in items:
         found = [path.values(item) for _, path in columns]
-        rows.append([escape(",".join(map(printed, values)) or "<none>") for values in found])
+        rows.append(
+            [escape(",".join(map(printed, values))) if values else "<none>" for values in found]
+        )
     if not rows:
         return ""
     # As kubectl's tabwriter: three spaces, and at least six characters a column.

@@ -6,8 +6,8 @@ colour tell how it is known; an edge bears the tuple where it changes.
 Labels hold untrusted text, which must not be read as syntax. Mermaid: a label in double quotes,
 where every character that is not a plain letter, digit or blank is an entity code `#NN;`
 (mermaid.js.org/syntax/flowchart, "Entity codes to escape characters"), and `<br>` breaks a line.
-DOT: a quoted ID in which a backslash and a quote are escaped, and `\\l` ends a line
-(graphviz.org/doc/info/lang.html; escString).
+DOT: a quoted ID in which a backslash and a quote are escaped, and `&`, which would begin an entity
+of HTML; `\\l` ends a line (graphviz.org/doc/info/lang.html; escString).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from kubectl_ebpfnet.render.text.style import escape
 from kubectl_ebpfnet.render.text.wrap import wrap
 
 _PLAIN = re.compile(r"[^A-Za-z0-9 .,:/()→_+-]")
+_OF_DOT = str.maketrans({"\\": r"\\", '"': r"\"", "&": "&amp;"})
 _COLUMNS = 40
 """Columns of a line of a label."""
 
@@ -186,7 +187,7 @@ def _mermaid(lines: Sequence[str]) -> str:
 
 def _dot(lines: Sequence[str]) -> str:
     """Return a label; one of several lines has each at its left."""
-    quoted = [escape(line).replace("\\", "\\\\").replace('"', '\\"') for line in lines]
+    quoted = [escape(line).translate(_OF_DOT) for line in lines]
     text = quoted[0] if len(quoted) == 1 else "".join(line + "\\l" for line in quoted)
     return f'"{text}"'
 

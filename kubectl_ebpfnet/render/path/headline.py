@@ -7,7 +7,7 @@ from kubectl_ebpfnet.model.path import Path, Verdict
 from kubectl_ebpfnet.render.path import phrases
 from kubectl_ebpfnet.render.text.style import Style
 from kubectl_ebpfnet.render.text.view import View
-from kubectl_ebpfnet.render.text.wrap import hanging
+from kubectl_ebpfnet.render.text.wrap import command, hanging
 
 VERDICT = 11
 """Columns of the verdict's word and its gap: the longest is DELIVERED."""
@@ -48,7 +48,8 @@ def paragraphs(path: Path, view: View, *, in_full: bool) -> list[str]:
         lines += _paragraph("" if number else "Seen", text, view)
     if path.fix is not None:
         lines += _paragraph("Fix", path.fix.text, view)
-        lines += _command(path.fix.command, view) if path.fix.command else []
+        if path.fix.command:
+            lines += command(" " * LABEL, view.text(path.fix.command), view.width)
     if path.mtu is not None and in_full and path.verdict is not Verdict.DROPPED:
         lines += _paragraph("MTU", phrases.largest(path.mtu), view)
     return lines
@@ -56,13 +57,6 @@ def paragraphs(path: Path, view: View, *, in_full: bool) -> list[str]:
 
 def _paragraph(label: str, text: str, view: View) -> list[str]:
     return hanging(f"{label:<{LABEL}}", view.text(text), view.prose)
-
-
-def _command(command: str, view: View) -> list[str]:
-    """Return a command for the reader's shell, with a backslash where a line ends inside."""
-    room = view.width - 2 if view.width else 0
-    *lines, last = hanging(" " * LABEL, view.text(command), room)
-    return [*(f"{line} \\" for line in lines), last]
 
 
 def presumed(path: Path, view: View) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -33,8 +34,8 @@ class Answered:
         path = self.path
         if path.verdict.let_through:
             return path.verdict.value, ""
-        reason = (path.cause or path.reason).replace(self.pod, "POD")
-        return path.verdict.value, steady(reason)
+        own = rf"(?<![\w.-]){re.escape(self.pod)}(?![\w.-])"  # not a name that holds it
+        return path.verdict.value, steady(re.sub(own, "POD", path.cause or path.reason))
 
 
 def table(
@@ -60,13 +61,15 @@ def table(
     lines = hanging("", view.text(f"{pods}: {verdicts}"), view.prose)
     if left_out:
         lines.append(f"{left_out} more, which were not asked")
-    room = max((len(one.pod) for one in found), default=0)
+    names = [view.text(f"pod/{one.pod}") for one in found]
+    room = max(map(len, names))
+    room = room if room < (view.prose or 80) // 2 else 0
     lines.append("")
-    for one in found:
+    for one, name in zip(found, names, strict=True):
         word = Style(view.color).verdict_word(one.path.verdict)
         label = word + " " * (VERDICT - len(one.path.verdict.value))
         why = next(iter(because(one.path)), one.path.reason)
-        pod = f"pod/{one.pod:<{room}}  " if room < (view.prose or 80) // 2 else f"pod/{one.pod}  "
+        pod = f"{name:<{room}}  "
         lines += hanging(label + pod, view.text(why), view.prose, VERDICT + len(pod))
     groups: dict[tuple[str, str], list[Answered]] = {}
     for one in sorted(found, key=lambda one: one.path.verdict.let_through):
@@ -76,18 +79,21 @@ def table(
         if alike[0].path.verdict.let_through:
             continue
         others = [one.pod for one in alike[1:]]
-        also = f"So fare {few(others, _NAMED)}:\n" if others else ""
+        also = f"So fare {few(others, _NAMED, view.text)}:\n" if others else ""
         sections.append(also + in_full(alike[0]))
     return "\n".join(sections)
 
 
-def document(found: Sequence[Answered], title: str, left_out: int) -> dict[str, Any]:
+def document(
+    found: Sequence[Answered], title: str, left_out: int, missing: Sequence[str]
+) -> dict[str, Any]:
     """Return the JSON form: `items` are documents of `path`; docs/json.md.
 
     Args:
         found: the answers.
         title: which pods they are.
         left_out: pods that were not asked.
+        missing: pods without an answer, and why.
     """
     from kubectl_ebpfnet.render.path.document import document as of_path
 
@@ -95,5 +101,6 @@ def document(found: Sequence[Answered], title: str, left_out: int) -> dict[str, 
         "schema": SEVERAL_SCHEMA,
         "pods": title,
         "left_out": left_out,
+        "missing": list(missing),
         "items": [of_path(one.path, one.bundle) for one in found],
     }

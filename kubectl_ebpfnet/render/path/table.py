@@ -5,10 +5,9 @@ docs/reading-an-answer.md describes it for the reader, docs/architecture.md says
 
 from __future__ import annotations
 
-import shlex
-
 from kubectl_ebpfnet.model.evidence import LIVE, Bundle
 from kubectl_ebpfnet.model.path import Path, Return, Severity, WayBack
+from kubectl_ebpfnet.model.shell import word
 from kubectl_ebpfnet.render.path import phrases
 from kubectl_ebpfnet.render.path.entries import entries
 from kubectl_ebpfnet.render.path.headline import (
@@ -22,7 +21,7 @@ from kubectl_ebpfnet.render.path.way import LEGEND, Line, Way
 from kubectl_ebpfnet.render.text.evidence import Proofs
 from kubectl_ebpfnet.render.text.style import Style
 from kubectl_ebpfnet.render.text.view import View
-from kubectl_ebpfnet.render.text.wrap import hanging
+from kubectl_ebpfnet.render.text.wrap import command, hanging
 
 _FLOWS_OF_A_NODE = 2
 """A client that connects often has many flows that differ in their port alone."""
@@ -108,8 +107,8 @@ def _findings(path: Path, view: View, proofs: Proofs, *, in_full: bool = False) 
     for finding in path.findings:
         if finding.decides and not in_full:
             continue
-        word = Style(view.color).severity(finding.severity)
-        label = word + " " * (_SEVERITY - len(finding.severity.value))
+        severity = Style(view.color).severity(finding.severity)
+        label = severity + " " * (_SEVERITY - len(finding.severity.value))
         lines += hanging(label, view.text(finding.title), view.prose, _SEVERITY)
         if finding.detail and (finding.severity is not Severity.INFO or in_full or view.evidence):
             lines += hanging(" " * _SEVERITY, view.text(finding.detail), view.prose)
@@ -125,6 +124,6 @@ def _legend(path: Path, bundle: Bundle, view: View, *, in_full: bool) -> list[st
         fits = legend and (not view.width or len(legend[-1]) + 2 + len(words) <= view.width)
         legend[-1:] = [f"{legend[-1]}  {words}"] if fits else [*legend[-1:], words]
     if in_full and path.hops and bundle.source != LIVE:
-        command = f"kubectl ebpfnet show-record N --from {shlex.quote(bundle.source)}"
-        legend += hanging("[N], record N: ", view.text(command), view.width)
+        show = f"kubectl ebpfnet show-record N --from {word(bundle.source)}"
+        legend += command("[N], record N: ", view.text(show), view.width)
     return [*legend, *closing(bundle, view, in_full=in_full)]

@@ -7,6 +7,7 @@ import re
 _SEAM = re.compile(r"[/,_=@-]|[.:](?![0-9a-fA-F:])")
 """After which a name that is longer than a line may be wrapped: not inside an address."""
 _IN_ADDRESS = re.compile("[.:]")
+_SHELL_WORD = re.compile(r"""(?:[^\s'"\\]|\\.|'[^']*'|"(?:[^"\\]|\\.)*")+|\S""")
 
 _LEAST, _STEP = 16, 4
 """Columns that text needs beside its label; the indent of text that stands below it."""
@@ -69,3 +70,27 @@ def hanging(label: str, text: str, width: int, indent: int = 0) -> list[str]:
         return [label.rstrip(), *(" " * _STEP + line for line in below)]
     lines = wrap(text, width - indent if width else 0)
     return [label + lines[0], *(" " * indent + line for line in lines[1:])]
+
+
+def command(label: str, text: str, width: int) -> list[str]:
+    """Return a label with a command for the reader's shell to its right, a backslash where it goes
+    on in the next line. It is cut between words of the shell alone: one that is longer than a line
+    stays whole, since inside of it a shell would read two words, or the backslash itself.
+
+    Args:
+        label: already padded.
+        text: the command, one line.
+        width: of the whole; 0 for one line.
+    """
+    if not width:
+        return [label + text]
+    lines: list[str] = []
+    first, *words = _SHELL_WORD.findall(text)
+    line = label + first
+    for word in words:
+        if len(line) + len(word) + len("  \\") > width:
+            lines.append(f"{line} \\")
+            line = " " * len(label) + word
+        else:
+            line += f" {word}"
+    return [*lines, line]

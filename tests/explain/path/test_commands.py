@@ -34,6 +34,9 @@ EVIL = "x$(id);y"
             cast(Any, SimpleNamespace(node="n1", device=EVIL)),
             cast(Any, SimpleNamespace(address="10.0.0.1")),
         ).command,
+        next_hop._ask_for(
+            cast(Any, SimpleNamespace(node="n1", device=EVIL)), cast(Any, "10.0.0.1")
+        ).command,
         f"kubectl ebpfnet path pod/x {_named(Target(EVIL, 'name', name=EVIL, port=80))}",
         Passage.delete(
             cast(Any, None), NftRule(family="inet", table=EVIL, chain=EVIL, number=1, handle=7)

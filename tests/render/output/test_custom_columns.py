@@ -24,11 +24,12 @@ ITEMS: list[dict[str, Any]] = [
     for name, more in {
         "b": {"n": 10, "f": 1.5, "l": [1, "x"], "m": {"k": "v", "a": {"z": 1.5}}, "x": None},
         "c": {"n": 9, "f": 100.25, "l": [], "t": True},
-        "a": {"n": -1, "t": False, "l": [{"q": None}]},
+        "a": {"n": -1, "t": False, "l": [{"q": None}], "e": ""},
     }.items()
 ]
 COLUMNS = (
-    "NAME:.metadata.name,N:n,F:{.f},L:.l,L0:.l[*],M:.m,DEEP:.m.a.z,T:.t,X:.x,NO:.no,NS:.metadata"
+    "NAME:.metadata.name,N:n,E:.e,F:{.f},L:.l,L0:.l[*],M:.m,"
+    "DEEP:.m.a.z,T:.t,X:.x,NO:.no,NS:.metadata"
 )
 NAMES = "/api/v1/namespaces/default/configmaps"
 

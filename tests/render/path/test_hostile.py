@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import shutil
@@ -143,6 +144,20 @@ def test_graphviz_reads_it(answer):
         shown = [re.sub(r"\\(.)", r"\1", label) for label in labels[:2]]
         assert shown == [f"{kind} {escape(sample.HOSTILE)}" for kind in ("node", "pod")]
     assert len([o for o in labels if o]) >= len(answer().hops)
+
+
+@pytest.mark.skipif(shutil.which("dot") is None, reason="graphviz is not installed")
+def test_graphviz_draws_no_entity_of_a_name():
+    path = sample.dropped()
+    name = "a &#x202e;&lt; &amp; b"
+    path = replace(path, hops=(replace(path.hops[0], summary=name, short=""), *path.hops[1:]))
+    text = render(path, sample.bundle(), "dot", View())
+    drawn = subprocess.run(
+        ["dot", "-Tsvg"], input=text.encode(), capture_output=True, check=True, timeout=60
+    ).stdout.decode()
+    assert "\u202e" not in drawn
+    shown = [html.unescape(each) for each in re.findall("<text[^>]*>([^<]*)</text>", drawn)]
+    assert any(name in each.replace("\xa0", " ") for each in shown)
 
 
 @given(st.text())

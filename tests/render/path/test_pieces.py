@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import shlex
+import subprocess
 from dataclasses import replace
 from ipaddress import ip_address
 
@@ -20,7 +22,7 @@ from kubectl_ebpfnet.render.path.formats import render
 from kubectl_ebpfnet.render.text.evidence import Proofs, proof
 from kubectl_ebpfnet.render.text.style import color_enabled
 from kubectl_ebpfnet.render.text.view import View
-from kubectl_ebpfnet.render.text.wrap import wrap
+from kubectl_ebpfnet.render.text.wrap import command, wrap
 from tests.render.path import sample_paths as sample
 
 
@@ -70,6 +72,26 @@ def test_wrap_keeps_the_width_and_every_letter(text, width):
     lines = wrap(text, width)
     assert all(len(line) <= width for line in lines)
     assert "".join(lines).replace(" ", "") == text.replace(" ", "")
+
+
+COMMANDS = [
+    "kubectl exec -n kube-system cilium-x -- tc filter show dev 'a  b  c d e f g h i j k l'",
+    "kubectl delete -n aaaaaaaaaaaaaaaaaaaaaaaaa-bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb pod x",
+    r"""printf %s 'it'"'"'s $(id)' "a \" b" c\ d '' | cat""",
+    "ip neigh del 192.0.2.1 dev '$(touch x; echo `id`)'",
+]
+
+
+@pytest.mark.parametrize("text", COMMANDS)
+@pytest.mark.parametrize("width", [0, 20, 30, 40, 80])
+def test_a_command_in_lines_is_the_same_words_for_a_shell(text, width):
+    lines = command("  ", text, width)
+    assert len(lines) == 1 or width
+    argv = subprocess.run(
+        ["sh", "-c", "printf '%s\\0' " + "\n".join(lines).replace("| cat", "'|' cat")],
+        capture_output=True, check=True,
+    ).stdout.decode().split("\0")[:-1]  # fmt: skip
+    assert argv == shlex.split(text)
 
 
 def test_the_ends_in_one_line():

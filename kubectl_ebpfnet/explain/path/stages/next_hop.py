@@ -150,8 +150,12 @@ def _no_entry(
         evidence,
         reason=f"whether anybody has {target} on {here.device} is not known" if silent else "",
         decides=Decides.DROP,
-        fix=Fix(f"Ask for it on {here.node}.", f"arping -I {here.device} {target}"),
+        fix=_ask_for(here, target),
     )
+
+
+def _ask_for(here: PacketState, target: Address) -> Fix:
+    return Fix(f"Ask for it on {here.node}.", f"arping -I {word(here.device)} {target}")
 
 
 def _silent(walk: PathBuilder) -> bool:
