@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from kubectl_ebpfnet.cli.terminal import ReaderGone, print_error
+from kubectl_ebpfnet.cli.terminal import ReaderGone, WatchEnded, print_error
 from kubectl_ebpfnet.errors import EbpfnetError
 
 if TYPE_CHECKING:
@@ -83,6 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     except ReaderGone:
         return READER_GONE
+    except WatchEnded:
+        _exit_now(INTERRUPTED)
     except KeyboardInterrupt:
         code = INTERRUPTED
     except (_Terminated, SystemExit) as end:

@@ -163,7 +163,7 @@ class _Live:
         from kubectl_ebpfnet.collect.path import look
 
         paths: list[Path] = []
-        self._gatherer.restart(self._timeout)
+        self._gatherer.begin(self._timeout)
         _, bundle = look(
             self._gatherer,
             request_of(self._gatherer.session.namespace),
@@ -177,7 +177,7 @@ class _Live:
         from kubectl_ebpfnet.cluster.resolve import find_pods
 
         gatherer = self._gatherer
-        gatherer.restart(self._timeout)
+        gatherer.begin(self._timeout)
         namespace = gatherer.session.namespace
         find = partial(
             find_pods, gatherer.api, wanted.kind.lower(), wanted.name, namespace, wanted.selector

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
-from kubectl_ebpfnet.cli.terminal import Progress, emit
+from kubectl_ebpfnet.cli.terminal import Progress, emit, pause, until_interrupted
 from kubectl_ebpfnet.errors import EbpfnetError, UsageError
 from kubectl_ebpfnet.render.path.formats import render
 from kubectl_ebpfnet.render.text.view import View
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from kubectl_ebpfnet.model.evidence import Bundle
     from kubectl_ebpfnet.model.path import Path
 
+Look = Callable[[], "tuple[Path, Bundle]"]
 _TEXTS, _DOCUMENTS = ("table", "wide"), ("json", "yaml")
 """Formats: after the first look the texts have lines for what changed, the documents come whole."""
 
@@ -29,7 +30,7 @@ def check(output: str) -> None:
 
 
 def watch(
-    look: Callable[[], tuple[Path, Bundle]],
+    look: Look,
     output: str,
     view: View,
     progress: Progress,
@@ -45,24 +46,35 @@ def watch(
         seconds: between two looks.
 
     Raises:
+        WatchEnded: by Ctrl-C, once there was an answer.
         EbpfnetError: of the first look, or stdout cannot be written. What ends a later look (the
             pod is being replaced, the API server does not answer) is a line.
-        ReaderGone: as terminal.emit.
+        ReaderGone: the reader of stdout is gone.
     """
     path, bundle = look()
     progress.show("")
     emit(render(path, bundle, output, view))
+    with until_interrupted():
+        _watch(path, look, output, view, progress, seconds)
+
+
+def _watch(
+    path: Path, look: Look, output: str, view: View, progress: Progress, seconds: float
+) -> NoReturn:
+    """Print what changes since an answer; arguments as of `watch`."""
+    from kubectl_ebpfnet.render.path.changes import steady
+
     failed = ""
     while True:
         progress.show("watching: Ctrl-C ends")
-        time.sleep(seconds)
+        pause(seconds)
         at = time.strftime("%H:%M:%S")
         try:
             now, bundle = look()
         except EbpfnetError as error:
-            if str(error) != failed:
-                failed = str(error)
-                progress.warn(f"{at}  cannot look: {failed}")
+            if steady(str(error)) != failed:
+                failed = steady(str(error))
+                progress.warn(f"{at}  cannot look: {error}")
             continue
         text = _changed(path, now, bundle, output, view, at)
         progress.show("")

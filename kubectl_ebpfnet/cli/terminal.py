@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import IO, NoReturn
 
 from kubectl_ebpfnet.errors import EbpfnetError, UsageError
@@ -13,6 +14,10 @@ from kubectl_ebpfnet.errors import EbpfnetError, UsageError
 
 class ReaderGone(BaseException):
     """The reader of stdout closed the pipe, as `| head` does: the run ends quietly."""
+
+
+class WatchEnded(KeyboardInterrupt):
+    """The user has seen enough of a watch: the run ends quietly, as `kubectl get -w` does."""
 
 
 def emit(text: str) -> None:
@@ -59,24 +64,57 @@ def emit_bytes(file: IO[bytes]) -> None:
 def emit_repeatedly(text: Callable[[], str], seconds: float = 2.0) -> NoReturn:
     """Print the text that a function returns, again and again, until the user interrupts.
 
-    On a terminal each text replaces the last one; elsewhere an empty line separates them.
+    On a terminal each text replaces the last one; elsewhere, and where the terminal is dumb, an
+    empty line separates them.
 
     Raises:
+        WatchEnded: by Ctrl-C, once there was an answer.
         ReaderGone, EbpfnetError: as `emit`, and what `text` raises.
     """
-    on_terminal = sys.stdout is not None and sys.stdout.isatty()
-    first = True
-    while True:
-        shown = text()
-        if on_terminal:
-            # Home, then each line over the old one: erasing the screen first would flicker.
-            shown = "\x1b[H" + shown.replace("\n", "\x1b[K\n") + "\x1b[J"
-            shown = ("\x1b[2J" if first else "") + shown
-        elif not first:
-            shown = "\n" + shown
-        emit(shown)
-        first = False
+    replaces = sys.stdout is not None and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    shown = text()
+    emit("\x1b[2J" + _over(shown) if replaces else shown)
+    with until_interrupted():
+        while True:
+            pause(seconds)
+            shown = text()
+            emit(_over(shown) if replaces else f"\n{shown}")
+
+
+def _over(text: str) -> str:
+    """Return what prints each line over the old one: erasing the screen first would flicker."""
+    return "\x1b[H" + text.replace("\n", "\x1b[K\n") + "\x1b[J"
+
+
+@contextlib.contextmanager
+def until_interrupted() -> Iterator[None]:
+    """Let Ctrl-C end what is inside, a watch, quietly. Raises WatchEnded."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise WatchEnded from None
+
+
+def pause(seconds: float) -> None:
+    """Wait between two looks of a watch, which may print nothing for long.
+
+    Raises:
+        ReaderGone: the other end of the pipe is closed, as by `| grep -m1`.
+    """
+    import select  # for a watch alone
+
+    try:
+        output = sys.stdout.fileno()
+    except (AttributeError, OSError):  # there is no stdout, or none with a descriptor
         time.sleep(seconds)
+        return
+    poller = select.poll()
+    poller.register(
+        output, 0
+    )  # POLLERR, which a pipe without a reader has, is always told: poll(2)
+    if poller.poll(seconds * 1000):
+        _discard_stdout()
+        raise ReaderGone
 
 
 def _discard_stdout() -> None:

@@ -122,6 +122,15 @@ class Gatherer:
             self._answerers = NodeAnswerers(self.session, self.access, self.warn)
         return self._answerers
 
+    def begin(self, seconds: float | None) -> None:
+        """Begin a look of a run that may have looked before, with its own deadline for `seconds`
+        of --timeout: what an earlier one left, since it failed or was late, is no record of it."""
+        self.api = RecordingApi(self.session)  # late answers go to the old one
+        self._reads, self._running = [], {}
+        self._refusals.clear()
+        self._waiting.clear()
+        self.restart(seconds)
+
     def restart(self, seconds: float | None, option: str = "--timeout") -> None:
         """Set the deadline anew, once `records` was read: for `seconds` that `option` sets, or a
         constant where it is ""."""

@@ -116,13 +116,13 @@ class LiveLists:
 
     def target(self, wanted: SurveyTarget, scope: ScopeOf) -> SurveyedTarget:
         """Read a pod, a workload or a node."""
-        self._gatherer.restart(self._timeout)
+        self._gatherer.begin(self._timeout)
         return survey_target(self._gatherer, wanted, scope)
 
     def pods(self, choice: PodChoice, scope: ScopeOf) -> SurveyedPods:
         """Read several pods."""
         gatherer = self._gatherer
-        gatherer.restart(self._timeout)
+        gatherer.begin(self._timeout)
         namespace = "" if choice.everywhere else gatherer.session.namespace
         gatherer.look_for_answerers()
         read = partial(gatherer.api.pods, namespace, label_selector=choice.selector)
@@ -140,7 +140,7 @@ class LiveLists:
     def peers(self, peer: PeerObject) -> tuple[FlowFilter, ...]:
         """Return the filters for flows to an object."""
         gatherer = self._gatherer
-        gatherer.restart(self._timeout)
+        gatherer.begin(self._timeout)
         api, namespace = gatherer.api, peer.namespace or gatherer.session.namespace
         if peer.kind == "service":
             one = gatherer.start(partial(find_service, api, peer.name, namespace))

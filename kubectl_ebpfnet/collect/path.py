@@ -103,7 +103,7 @@ def look(
     meanwhile: Callable[[], object] = lambda: None,
     further: FurtherOf = lambda *_: Further(),
 ) -> tuple[PathRequest, Bundle]:
-    """Collect with a gatherer that may have looked before; `restart` sets its deadline anew.
+    """Collect with a gatherer that may have looked before: `begin` was called then.
 
     Args, Returns, Raises: as of `collect_path`.
     """

@@ -266,6 +266,23 @@ raise SystemExit(app.main([]))
     assert done.stderr in ("error: interrupted\n", "error: terminated\n")
 
 
+def test_ctrl_c_ends_a_watch_quietly():
+    script = """
+import signal
+from kubectl_ebpfnet.cli import app, terminal
+
+looks = iter(["an answer\\n"])
+
+def text():
+    return next(looks, None) or signal.raise_signal(signal.SIGINT)
+
+app._run = lambda words: terminal.emit_repeatedly(text, seconds=0)
+app.main([])
+"""
+    done = run_process("-c", script, program=(sys.executable,))
+    assert (done.returncode, done.stdout, done.stderr) == (130, "an answer\n", "")
+
+
 @pytest.mark.parametrize(
     ("number", "code", "says"),
     [

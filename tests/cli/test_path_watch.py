@@ -10,8 +10,8 @@ import pytest
 
 from kubectl_ebpfnet.capture.open import open_bundle
 from kubectl_ebpfnet.cli import path_watch
-from kubectl_ebpfnet.cli.terminal import Progress
-from kubectl_ebpfnet.errors import NotFound, UsageError
+from kubectl_ebpfnet.cli.terminal import Progress, WatchEnded
+from kubectl_ebpfnet.errors import ApiUnreachable, NotFound, UsageError
 from kubectl_ebpfnet.model.path import Path, Verdict
 from kubectl_ebpfnet.render.text.view import View
 from tests.cli.console import run
@@ -35,7 +35,7 @@ def watched(looks: list[Path | Exception], output: str = "table") -> None:
             raise found
         return found, BUNDLE
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(WatchEnded):
         path_watch.watch(look, output, View(width=80), Progress(), seconds=0)  # type: ignore[arg-type]
 
 
@@ -68,6 +68,12 @@ def test_a_look_that_fails_is_a_line_and_ends_nothing(said: Said) -> None:
         "can look again",
     ]
     assert "DELIVERED → DROPPED" in found.out
+
+
+def test_a_look_that_fails_again_after_another_time_is_no_other_line(said: Said) -> None:
+    late = [ApiUnreachable(f"no answer within {seconds}s") for seconds in ("29.98", "30.01")]
+    watched([FIRST, *late, FIRST])
+    assert said().err.count("cannot look") == 1
 
 
 def test_the_first_look_has_to_succeed() -> None:

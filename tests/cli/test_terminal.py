@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import sys
 
 import pytest
 
 from kubectl_ebpfnet.cli.terminal import (
     Progress,
+    ReaderGone,
+    WatchEnded,
     ascii_only,
     emit,
+    emit_repeatedly,
+    pause,
     print_error,
     reading_width,
     width,
@@ -129,3 +134,39 @@ def test_which_terminal_has_ascii_alone(monkeypatch, environ, encoding, ascii_al
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding))
     assert ascii_only() is ascii_alone
+
+
+def test_a_watch_that_nobody_reads_ends_while_it_waits(monkeypatch):
+    ours, theirs = os.pipe()
+    monkeypatch.setattr("kubectl_ebpfnet.cli.terminal._discard_stdout", lambda: None)
+    with os.fdopen(theirs, "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        pause(0)
+        os.close(ours)
+        with pytest.raises(ReaderGone):
+            pause(60)
+        monkeypatch.undo()
+
+
+@pytest.mark.parametrize(
+    ("term", "shown"),
+    [
+        ("xterm", "\x1b[2J\x1b[Ha\x1b[K\n\x1b[J\x1b[Hb\x1b[K\n\x1b[J"),
+        ("dumb", "a\n\nb\n"),
+    ],
+)
+def test_a_dumb_terminal_gets_no_codes(monkeypatch, term, shown):
+    texts = iter(["a\n", "b\n"])
+
+    def text() -> str:
+        if (found := next(texts, None)) is None:
+            raise KeyboardInterrupt
+        return found
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("TERM", term)
+    with pytest.raises(WatchEnded):
+        emit_repeatedly(text, seconds=0)
+    monkeypatch.undo()
+    assert terminal.getvalue() == shown

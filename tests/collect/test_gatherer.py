@@ -115,6 +115,19 @@ def told(command: Callable[..., Bundle], bundle: Bundle) -> str:
     return "\n".join(f"{record.error} {record.denied}" for record in bundle.records)
 
 
+def test_a_look_has_no_records_of_one_that_failed(cluster: Opened) -> None:
+    session, _ = cluster("vxlan-kpr")
+    with Gatherer(session, AUTO, timeout=50) as gatherer:
+        before = gatherer.api
+        before.nodes()
+        gatherer.ask(unavailable_record(agent_place("node1"), "exec", "no agent"), ())
+        gatherer.begin(50)
+        before.nodes()  # an answer that came too late for its look
+        assert gatherer.bundle().records == ()
+        gatherer.api.nodes()
+        assert len(gatherer.bundle().records) == 1
+
+
 @pytest.mark.parametrize("command", [path, captured, doctor, flow_list])
 @pytest.mark.parametrize(
     ("fault", "reason"),
