@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         MonitorEvent,
         NatEntry,
         PolicyEntry,
+        SourceRange,
         TailCalls,
     )
     from kubectl_ebpfnet.model.conntrack import ConntrackEntry
@@ -331,6 +332,10 @@ ENDPOINT_MAP: Fact[LocalEndpoint] = Fact("cilium-endpoint-map",
     asked=_cilium("cilium.maps.endpoint_map",  "bpf endpoint list"))
 LB_MAP: Fact[Frontend] = Fact("cilium-lb-map", _NODE, SENDER | LB, "lb", by_address=True,
     asked=_cilium("cilium.lb.frontends",       "bpf lb list"))
+# Decides once a frontend checks its clients' addresses: asked in a further round (walk.py).
+SOURCE_RANGES: Fact[SourceRange] = Fact("cilium-source-ranges", _NODE, CAPTURE, "source-ranges",
+    maps=("cilium_lb4_source_range", "cilium_lb6_source_range"),
+    asked=_cilium("cilium.lb.source_ranges",   "bpf lb list --source-ranges"))
 # Kubernetes has the labels of pods, the ipcache the prefixes of what is outside; names of toFQDNs
 # are here alone.
 # The names of a node's own CIDR identities; without it the ipcache's prefix names them.

@@ -461,6 +461,20 @@ class DatapathConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceRange:
+    """A row of `bpf lb list --source-ranges`: a source that a frontend's check looks for.
+
+    Attributes:
+        rev_nat: reverse NAT id of the frontend.
+        prefix: of sources that it lets in, or keeps out where the frontend's flags say `deny`.
+    """
+
+    rev_nat: int
+    prefix: Network
+    span: Span = field(default=NOWHERE, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class EgressGatewayPolicy:
     """A row of `bpf egress list`: traffic of `source` to `destination` leaves by `gateway`.
 

@@ -18,6 +18,7 @@ from kubectl_ebpfnet.model.cilium import (
     MetricRow,
     NatEntry,
     PolicyEntry,
+    SourceRange,
     TailCalls,
 )
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
@@ -81,6 +82,7 @@ NODE_FACTS: dict[str, Any] = {
     "ipcache": IpcacheEntry,
     "endpoints": LocalEndpoint,
     "lb": Frontend,
+    "source-ranges": SourceRange,
     "egress": EgressGatewayPolicy,
     "ipmasq": Network,
     "metrics": MetricRow,

@@ -16,12 +16,13 @@ from kubectl_ebpfnet.model.cilium import (
     IpcacheEntry,
     LocalEndpoint,
     PolicyEntry,
+    SourceRange,
 )
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.net import Address, Network
 from kubectl_ebpfnet.node.cilium.layout_tuple import address, family_address, port
 
-_IPCACHE_STATIC, _POLICY_STATIC = 32, 40
+_IPCACHE_STATIC, _POLICY_STATIC, _RANGE_STATIC = 32, 40, 32
 _EXCLUDED = IPv4Address("0.0.0.1")
 _IPCACHE_FLAGS = ((1, "skiptunnel"), (2, "hastunnel"), (4, "ipv6tunnel"), (8, "remotecluster"))
 
@@ -204,7 +205,7 @@ def policy_stats_key(endpoint: int, key: bytes) -> bytes:
     return struct.pack("=HxB", endpoint, max(0, bits - _POLICY_STATIC) & 0xFF) + key[4:]
 
 
-# egress gateway, ip-masq
+# egress gateway, ip-masq, source ranges
 
 
 def _egress(key: bytes, value: bytes) -> EgressGatewayPolicy:
@@ -230,10 +231,18 @@ def _masq(key: bytes, _: bytes) -> Network:
     return _network(address(key[4:]), bits)
 
 
+def _range(key: bytes, _: bytes) -> SourceRange:
+    """Decode prefix length over 32 static bits, reverse NAT id, pad, address (bpf/lib/lb.h)."""
+    (bits,) = struct.unpack_from("=I", key)
+    return SourceRange(port(key[4:6]), _network(address(key[8:]), bits - _RANGE_STATIC))
+
+
 EGRESS4 = {(12, 8): _egress, (12, 28): _egress}
 EGRESS6 = {(36, 40): _egress}
 MASQ4 = {(8, 1): _masq}
 MASQ6 = {(20, 1): _masq}
+RANGES4 = {(12, 1): _range}
+RANGES6 = {(24, 1): _range}
 
 
 # metrics

@@ -1,6 +1,6 @@
-"""Cilium's smaller maps: ipcache, endpoints, egress gateway, ip-masq.
+"""Cilium's smaller maps: ipcache, endpoints, egress gateway, ip-masq, source ranges.
 
-Sources: Cilium pkg/maps/{ipcache,lxcmap,egressmap,ipmasq};
+Sources: Cilium pkg/maps/{ipcache,lxcmap,egressmap,ipmasq}, pkg/loadbalancer/maps;
 node/cilium/layout_tables.py. Each function answers one question of model/protocol/questions.py and
 raises KernelError when its map is not pinned, has unknown sizes, or may not be read.
 """
@@ -10,7 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import TypeVar
 
-from kubectl_ebpfnet.model.cilium import EgressGatewayPolicy, IpcacheEntry, LocalEndpoint
+from kubectl_ebpfnet.model.cilium import (
+    EgressGatewayPolicy,
+    IpcacheEntry,
+    LocalEndpoint,
+    SourceRange,
+)
 from kubectl_ebpfnet.model.net import Address, Network
 from kubectl_ebpfnet.model.protocol.questions import LeftOut, NodeRequest
 from kubectl_ebpfnet.node.cilium import layout_tables, pins, scan
@@ -26,6 +31,7 @@ NODE_IDS = ("cilium_node_map_v2", "cilium_node_map")
 EGRESS4 = ("cilium_egress_gw_policy_v4_v2", "cilium_egress_gw_policy_v4", "cilium_egress_v4")
 EGRESS6 = ("cilium_egress_gw_policy_v6",)
 MASQ4, MASQ6 = ("cilium_ipmasq_v4",), ("cilium_ipmasq_v6",)
+RANGES4, RANGES6 = ("cilium_lb4_source_range",), ("cilium_lb6_source_range",)
 
 
 def _newest(names: tuple[str, ...], known: Layouts[T]) -> Iterator[T]:
@@ -114,3 +120,8 @@ def egress(request: NodeRequest) -> Iterator[EgressGatewayPolicy | LeftOut]:
 def ipmasq(_: NodeRequest) -> Iterator[Network]:
     """Return the prefixes that are not masqueraded."""
     return _families(MASQ4, layout_tables.MASQ4, MASQ6, layout_tables.MASQ6)
+
+
+def source_ranges(_: NodeRequest) -> Iterator[SourceRange]:
+    """Return the source ranges of load-balancers' frontends."""
+    return _families(RANGES4, layout_tables.RANGES4, RANGES6, layout_tables.RANGES6)

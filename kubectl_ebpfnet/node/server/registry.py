@@ -44,6 +44,7 @@ FUNCTIONS = {
     "ct": "cilium.ct:entries",
     "nat": "cilium.nat:entries",
     "lb": "cilium.lb:frontends",
+    "source-ranges": "cilium.tables:source_ranges",
     "ipcache": "cilium.tables:ipcache",
     "endpoints": "cilium.tables:endpoints",
     "endpoint-states": "cilium.endpoint_states:states",

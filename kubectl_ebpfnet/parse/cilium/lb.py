@@ -1,4 +1,4 @@
-"""Cilium's load-balancer: `bpf lb list` and `service list`.
+"""Cilium's load-balancer: `bpf lb list`, its source ranges, and `service list`.
 
 Source: Cilium cmd/bpf_lb_list.go, pkg/loadbalancer/maps; api/v1/models/service*.go. The map lists
 one row a slot, in no order (cilium-facts 2.3): slot 0 is the frontend, the others its backends.
@@ -14,19 +14,23 @@ from typing import Any
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model import json_members as js
-from kubectl_ebpfnet.model.cilium import Backend, Frontend
+from kubectl_ebpfnet.model.cilium import Backend, Frontend, SourceRange
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import Span
 from kubectl_ebpfnet.model.net import Address, protocol_number
+from kubectl_ebpfnet.model.untrusted import network
 from kubectl_ebpfnet.parse import _json
 from kubectl_ebpfnet.parse._text import integer, lines
 from kubectl_ebpfnet.parse.cilium.tuple import address_and_port
 
 LB_LIST = "cilium bpf lb list"
+RANGE_LIST = "cilium bpf lb list --source-ranges"
 SERVICE_LIST = "cilium service list"
 
 _KEY = re.compile(r"^(\S+?)(?: \((\d+)\))?$")
 _VALUE = re.compile(r"^(\S+) \((\d+)\)(?: \((\d+)\))?(?: \[([^\]]*)\])?(?: \(L7LB\D*(\d+)\))?$")
+_RANGE = re.compile(r"^(\S+) \((\d+)\)$")
+_RANGES_HEADER = "SOURCE RANGE"
 _TYPES = frozenset(
     {"ClusterIP", "NodePort", "ExternalIPs", "HostPort", "LoadBalancer", "LocalRedirect"}
 )
@@ -56,6 +60,23 @@ def frontends(data: bytes) -> tuple[Frontend, ...]:
         rows = found.setdefault(frontend_key, _FrontendRows(*frontend_key, Span(number)))
         _add_slot(rows, value, number)
     return tuple(_frontend(rows) for rows in found.values())
+
+
+def source_ranges(data: bytes) -> tuple[SourceRange, ...]:
+    """Parse `bpf lb list --source-ranges`. Raises ParseError, also for no table at all: a map that
+    could not be opened is no map without ranges."""
+    if not data.lstrip().startswith(_RANGES_HEADER.encode()):
+        raise ParseError(RANGE_LIST, 1, "no table of source ranges")
+    found = []
+    for number, text in lines(data, RANGE_LIST):
+        if not text.strip() or text.startswith(_RANGES_HEADER):
+            continue
+        row = _RANGE.match(text.strip())
+        if row is None:
+            raise ParseError(RANGE_LIST, number, "a row without a range and its reverse NAT id")
+        rev_nat = integer(row[2], RANGE_LIST, number, most=0xFFFF)
+        found.append(SourceRange(rev_nat, network(row[1], RANGE_LIST, number), Span(number)))
+    return tuple(found)
 
 
 def _slots(data: bytes) -> list[tuple[int, str, str]]:

@@ -368,6 +368,15 @@ def test_prefixes_that_are_not_masqueraded(pins: Pins) -> None:
     assert set(facts("ipmasq")) == set(maps.ip_masq(text))
 
 
+def test_source_ranges_of_both_versions(pins: Pins) -> None:
+    four = struct.pack("=I", 32 + 24) + bytes((0, 21, 0, 0)) + packed("192.0.2.0")
+    six = struct.pack("=I", 32 + 32) + bytes((1, 2, 0, 0)) + packed("fd00:7::")
+    pins.make("cilium_lb4_source_range", 12, 1, {four: b"\0"}, LPM_TRIE)
+    pins.make("cilium_lb6_source_range", 24, 1, {six: b"\0"}, LPM_TRIE)
+    text = b"SOURCE RANGE (REVNAT_ID)   \n192.0.2.0/24 (21)   \nfd00:7::/32 (258)   \n"
+    assert facts("source-ranges") == list(printed_lb.source_ranges(text))
+
+
 TABLES = {
     "lb": ("cilium_lb4_services_v2", HASH),
     "ipcache": ("cilium_ipcache", LPM_TRIE),
@@ -375,6 +384,7 @@ TABLES = {
     "policy": ("cilium_policy_v2_00448", HASH),
     "egress": ("cilium_egress_gw_policy_v4", LPM_TRIE),
     "ipmasq": ("cilium_ipmasq_v4", LPM_TRIE),
+    "source-ranges": ("cilium_lb4_source_range", LPM_TRIE),
     "metrics": ("cilium_metrics", HASH),
 }
 

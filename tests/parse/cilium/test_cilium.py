@@ -184,6 +184,17 @@ def test_the_old_load_balancer_lists() -> None:
     assert two.protocol is None
 
 
+def test_source_ranges() -> None:
+    """The heading is what agents print without any range; a map that is not read has none."""
+    data = sample("cilium-1.14/format/bpf-lb-list--source-ranges")
+    found = [(row.rev_nat, str(row.prefix), row.span.line) for row in lb.source_ranges(data)]
+    assert found == [(21, "192.0.2.0/24", 2), (22, "fd00:7::/32", 3), (9, "0.0.0.0/0", 4)]
+    assert lb.source_ranges(b"SOURCE RANGE (REVNAT_ID)   \n") == ()
+    for other in (b"", b"SOURCE RANGE (REVNAT_ID)\n192.0.2.0/24\n"):
+        with pytest.raises(ParseError):
+            lb.source_ranges(other)
+
+
 def test_the_recorded_services() -> None:
     found = {}
     for data in recorded.outputs(DBG, "service", "list", "-o", "json"):

@@ -12,19 +12,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kubectl_ebpfnet.explain.flows.between import nat_entry_of
-from kubectl_ebpfnet.explain.path import commands
-from kubectl_ebpfnet.explain.path.agent_behind import see_agent
 from kubectl_ebpfnet.explain.path.frontend_lookup import Lookup
 from kubectl_ebpfnet.explain.path.own_flow import tracked_at
 from kubectl_ebpfnet.explain.path.service_address import ServiceAddress
 from kubectl_ebpfnet.explain.path.services import find
-from kubectl_ebpfnet.explain.path.stages import forward, loadbalancing
+from kubectl_ebpfnet.explain.path.stages import forward, loadbalancing, source_ranges
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Where
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.net import TCP, Address, Flow, endpoint_text, has_ports, protocol_name
-from kubectl_ebpfnet.model.path import Decides, Fix, HopKind, HopPlace, State
+from kubectl_ebpfnet.model.path import Decides, HopKind, HopPlace, State
 
 
 def balance(
@@ -61,7 +59,7 @@ def balance(
     if "non-routable" in service.flags and node.config.kube_proxy_replacement:
         _drop_cluster_ip(walk, here, service, where)
         return None
-    if not _in_ranges(walk, here, service, device):
+    if not source_ranges.let_in(walk, here, service, device):
         return None
     packet = loadbalancing.rewrite(
         walk, here.packet, service, where,
@@ -148,49 +146,6 @@ def _may_lead_to_a_pod(walk: PathBuilder, node: NodeView, flow: Flow) -> bool:
 
 def _is_here(node: NodeView, address: Address) -> bool:
     return node.local_endpoint(address) is not None or address in node.own_addresses
-
-
-def _in_ranges(walk: PathBuilder, here: PacketState, service: ServiceAddress, device: str) -> bool:
-    """Tell whether the Service lets the source in (loadBalancerSourceRanges); drop it if not."""
-    if not service.checks_source:
-        return True
-    source = here.packet.flow.source
-    where = here.in_cilium(HopKind.LOAD_BALANCING, device)
-    if service.owner is None or not service.owner.source_ranges:
-        reason, fix = f"the source ranges of {service.title} are not recorded", None
-        if service.owner is not None:
-            reason = (
-                f"Cilium's map on {here.node} lets only some sources in to {service.title}, and "
-                "the Service has no loadBalancerSourceRanges (any more)"
-            )
-            fix = see_agent(walk.cluster, reason, here.node).fix
-        walk.hop(
-            *where, f"{service.title} lets some source ranges in", State.UNKNOWN, here.packet,
-            service.evidence, reason=reason, decides=Decides.DROP, fix=fix,
-        )  # fmt: skip
-        return True
-    ranges = service.owner.source_ranges
-    inside = any(source in each for each in ranges)
-    if inside != ("deny" in service.flags):
-        return True
-    walk.drop(
-        *where,
-        f"{service.title} does not let {source} in: Denied by LB src range check",
-        State.DERIVED,
-        here.packet,
-        service.evidence,
-        title=f"{service.owner_title} does not let {source} in",
-        detail=f"Its loadBalancerSourceRanges are {', '.join(map(str, ranges))}.",
-        cause=f"{service.owner_title} does not let {source} in: its loadBalancerSourceRanges are "
-        f"{', '.join(map(str, ranges))}",
-        fix=Fix(
-            f"Add {source} to loadBalancerSourceRanges of Service {service.name}, or ask from an "
-            "address that is in them.",
-            commands.edit_service(service.namespace, service.name),
-        ),
-        object=f"Service {service.namespace}/{service.name}",
-    )
-    return False
 
 
 def _to_other_node(
