@@ -10,7 +10,7 @@ BESIDE := --numprocesses=auto --maxprocesses=5 --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test test-machine test-unit test-kernel test-variants test-newer kernels fuzz fresh demo pictures lint same bench lab-build lab-up lab-down lab-status lab-test lab-cycle image clean
+.PHONY: help venv test test-machine test-unit test-kernel test-variants test-newer kernels fuzz fresh demo pictures lint same bench lab-build lab-up lab-down lab-status lab-test lab-cycle image dist dist-check clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -129,6 +129,15 @@ image: venv ## the node pod's image for amd64 and arm64 (docker buildx); IMAGE_O
 	docker buildx build --platform linux/amd64,linux/arm64 --file image/Dockerfile \
 	  --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD) \
 	  --tag $(IMAGE) $(IMAGE_OUTPUT) dist/image
+
+dist: ## what users install on this platform, into dist/: archive for krew, wheel, sdist, checksums, SBOM
+	$(PYTHON) -m release dist
+
+dist-check: venv ## dist twice in other folders: the same bytes; then the tests and the bench of the archive
+	$(PYTHON) -m release check
+	$(PYTHON) -m release dist
+	$(BIN)/python -m pytest tests/release
+	$(BIN)/python bench/frozen.py
 
 clean: ## what was built in this checkout (the lab and its cache stay)
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
