@@ -116,7 +116,9 @@ class Search:
 
     @property
     def _of_a_node(self) -> bool:
-        if self._identity in _NODES or self._identity in _NODE_SCOPE:
+        # What is no int is looked for in each of a range's 16 million.
+        known = self._identity
+        if known is not None and (known in _NODES or known in _NODE_SCOPE):
             return True
         return self.address in self.cluster.node_addresses
 

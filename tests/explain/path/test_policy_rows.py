@@ -7,12 +7,16 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
+from kubectl_ebpfnet.explain.path import frontend_lookup
+from kubectl_ebpfnet.explain.path.frontend_lookup import Lookup, Search
 from kubectl_ebpfnet.explain.path.policy import Remote
 from kubectl_ebpfnet.explain.path.stages import policy_map
+from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import (
     DatapathConfig,
+    Frontend,
     IpcacheEntry,
     LocalEndpoint,
     PolicyEntry,
@@ -83,3 +87,26 @@ def test_the_map_of_an_endpoint_with_another_address_is_asked_for() -> None:
     assert "was not asked for" in policy_map.missing(view, 22)
     assert view.wanted[q.POLICY_MAPS.name] == OTHER
     assert policy_map.missing(node(replace(maps, line_filter=(), left_out=0), lxc), 22) != ""
+
+
+class Numbers:
+    """A range that is asked for numbers alone, as it answers those at once and scans for others."""
+
+    def __contains__(self, one: object) -> bool:
+        assert isinstance(one, int)
+        return False
+
+
+def test_an_identity_that_is_not_known_is_no_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, name in (
+        (policy_map, "NODE_IDENTITIES"),
+        (policy_map, "REMOTE_NODE_IDENTITIES"),
+        (frontend_lookup, "_NODE_SCOPE"),
+    ):
+        monkeypatch.setattr(module, name, Numbers())
+    wildcard = Frontend(ip_address("0.0.0.0"), 80, 6, False, "NodePort", frozenset(), 1, ())
+    view = node(answer(q.LB_MAP.node_argv, wildcard))
+    cluster = ClusterView(bundle_of([], "test"))
+    assert policy_map.remote(cluster, view, OTHER, None) == Remote(None, frozenset(), OTHER)
+    search = Search(cluster, view, OTHER, 80, 6, Lookup.POD_SOCKET)
+    assert search.among(q.LB_MAP) is None

@@ -173,9 +173,11 @@ def remote(cluster: ClusterView, node: NodeView, address: Address, identity: int
 def _labels(cluster: ClusterView, node: NodeView, identity: int | None) -> tuple[str, ...]:
     """Return all labels of an identity, () where they are not known. Nodes number the identities of
     CIDRs, and of other nodes, for themselves."""
+    if identity is None:  # what is no int is looked for in each of a range's 16 million
+        return ()
     if identity in NODE_IDENTITIES or identity in REMOTE_NODE_IDENTITIES:
         return next((one.labels for one in node.having(q.IDENTITIES, identity, "id")), ())
-    return cluster.identity_labels.get(identity, ()) if identity is not None else ()
+    return cluster.identity_labels.get(identity, ())
 
 
 def audit(cluster: ClusterView, node: NodeView, endpoint_id: int, flow: Flow) -> Audit:
