@@ -106,7 +106,8 @@ class HopKind(StrEnum):
     @property
     def short(self) -> str:
         """The word for a narrow column."""
-        return {"load-balancing": "lb", "rule": "netfilter"}.get(self.value, self.value)
+        short = {"load-balancing": "lb", "program": "bpf", "rule": "netfilter"}
+        return short.get(self.value, self.value)
 
 
 class Larger(StrEnum):

@@ -31,11 +31,13 @@ class _Line:
 
     Attributes:
         folded: the programs that it stands for, where these are several.
+        pods: how many pods it is of, 0 for its owner alone.
     """
 
     program: AttachedProgram
     owner: str
     folded: tuple[AttachedProgram, ...] = ()
+    pods: int = 0
 
 
 def listing(found: ProgramList, *, several: bool = False, unfold: bool = False) -> Listing[_Line]:
@@ -91,15 +93,20 @@ def listing(found: ProgramList, *, several: bool = False, unfold: bool = False) 
 
 
 def _folded(rows: Sequence[_Line]) -> list[_Line]:
-    """Return the lines with those of socket load-balancing at one cgroup as one."""
+    """Return the lines with those of socket load-balancing at one cgroup as one; where it is that
+    of several pods, as their node's is, behind all others."""
     lines: list[_Line] = []
+    shared: dict[tuple[AttachedProgram, ...], list[_Line]] = {}
     for (owner, _, _, foldable), group in groupby(rows, _place):
         programs = tuple(row.program for row in group)
         if foldable and len(programs) > 1:
             lines.append(_Line(_nobody(programs[0]), owner, programs))
+            shared.setdefault(programs, []).append(lines[-1])
         else:
             lines += [_Line(program, owner) for program in programs]
-    return lines
+    several = [each for each in shared.values() if len(each) > 1]
+    own = [line for line in lines if not any(line in each for each in several)]
+    return own + [replace(each[0], owner="", pods=len(each)) for each in several]
 
 
 def _nobody(first: AttachedProgram) -> AttachedProgram:
@@ -121,7 +128,7 @@ def _namespace(row: _Line) -> str:
 
 
 def _pod(row: _Line) -> str:
-    return row.owner.partition("/")[2]
+    return f"{row.pods} pods" if row.pods else row.owner.partition("/")[2]
 
 
 def _name(row: _Line) -> str:

@@ -74,8 +74,6 @@ def kind_of(hop: Hop, before: Packet | None) -> str:
     """
     if hop.place is HopPlace.WIRE:
         return "wire"
-    if hop.kind is HopKind.PROGRAM and hop.place is HopPlace.CILIUM:
-        return "bpf"
     if hop.kind is HopKind.NAT and before is not None:
         old, new = before.flow, hop.packet.flow
         if (old.source, old.source_port) != (new.source, new.source_port):

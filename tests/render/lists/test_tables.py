@@ -12,6 +12,8 @@ import pytest
 from kubectl_ebpfnet.capture.demo import open_demo
 from kubectl_ebpfnet.explain.flows import listing as flows
 from kubectl_ebpfnet.explain.programs import listing as programs
+from kubectl_ebpfnet.explain.views.cluster import ClusterView
+from kubectl_ebpfnet.explain.views.placed import placed_pod
 from kubectl_ebpfnet.model.evidence import bundle_of
 from kubectl_ebpfnet.model.flows import FlowList
 from kubectl_ebpfnet.model.net import TCP, Flow
@@ -54,6 +56,24 @@ def flow(source: str, destination: str, translated: str) -> TrackedFlow:
 
 
 V6 = flow("fd00:10:244:1:aaaa:bbbb:cccc:160", "fd00:10:96:aaaa:1:2:3:9", "fd00:10:244:2:a:b:c:5")
+
+
+def test_socket_programs_of_a_nodes_pods_are_one_line(demo: Any) -> None:
+    pods = [placed_pod(ClusterView(demo), "default", "pod", name) for name in ("client", "client1")]
+    here = replace(pods[1], name="client", addresses=pods[0].addresses)  # another pod of its node
+    found = programs.of_pods([pods[0], here, pods[1]], "pods", demo)
+    owners = [*found.owners]
+    second = len(owners) // 3
+    owners[second : 2 * second] = ["default/other"] * second
+    found = replace(found, owners=tuple(owners))
+    shown = render(program_list(found, several=True), demo, "table", View()).splitlines()[1:]
+    folded = [line.split()[:3] for line in shown if "20 programs" in line]
+    assert folded == [["default", "client1", "cgroup"], ["-", "2", "pods"]]
+    assert shown[-1].startswith("-")
+    unfolded = render(
+        program_list(found, several=True, unfold=True), demo, "table", View()
+    ).splitlines()
+    assert len(unfolded) == 1 + len(found.programs)
 
 
 def test_an_address_is_never_parted_from_its_port():
