@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,6 +79,8 @@ def read_stream(stream: IO[bytes], source: str) -> Bundle:
     """
     if stream.isatty():
         raise BundleError(f"{source} is a terminal", hint="e.g. ssh jump cat case.zip | … --from -")
+    if sys.platform == "win32":  # a file that has no name cannot be opened again there
+        raise BundleError(f"{source} cannot be a capture on Windows", hint="save it as a file")
     try:
         with tempfile.TemporaryFile() as file:
             piece = _checked(stream.read(_START), source)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,25 @@ MEMORY_LIMIT = 4 << 20
 STDERR_LIMIT = 32 << 10
 """Most bytes of a stderr: it is text for a person, and stays in memory."""
 _STEP = 256 << 10
+
+
+_offset = threading.Lock()
+
+
+def _write_at(file: int, data: memoryview, at: int) -> int:
+    if hasattr(os, "pwrite"):
+        return os.pwrite(file, data, at)
+    with _offset:  # Windows has one offset for all threads
+        os.lseek(file, at, os.SEEK_SET)
+        return os.write(file, data)
+
+
+def _read_at(file: int, size: int, at: int) -> bytes:
+    if hasattr(os, "pread"):
+        return os.pread(file, size, at)
+    with _offset:
+        os.lseek(file, at, os.SEEK_SET)
+        return os.read(file, size)
 
 
 class Spooled:
@@ -39,7 +59,7 @@ class Spooled:
         """Append. Raises OSError when there is no room."""
         view = memoryview(data)
         while view:
-            count = os.pwrite(self._file, view, self._size)
+            count = _write_at(self._file, view, self._size)
             self._size += count
             view = view[count:]
 
@@ -53,7 +73,7 @@ class Spooled:
         """Yield the output in pieces."""
         at = 0
         while at < self._size:
-            piece = os.pread(self._file, min(_STEP, self._size - at), at)
+            piece = _read_at(self._file, min(_STEP, self._size - at), at)
             if not piece:
                 return
             yield piece

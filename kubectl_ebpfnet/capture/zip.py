@@ -83,6 +83,8 @@ class Member:
 
     def _unpack_part(self, part: zipfile.ZipInfo) -> bytes:
         """Unpack a part at once. It moves no file offset, since other threads read too."""
+        if not hasattr(os, "pread"):  # Windows: one thread after the other
+            return b"".join(self._pieces(part))
         with _as_bundle_error(self.label):
             assert self.archive.fp is not None
             file = self.archive.fp.fileno()

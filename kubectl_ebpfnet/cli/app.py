@@ -72,9 +72,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     # A run ends within seconds: collecting after each 700 objects takes a tenth of its imports.
     gc.set_threshold(_COLLECT_AFTER)
     signal.signal(signal.SIGTERM, _terminate)
-    # A closed terminal must not leave a node pod behind; under nohup the run continues.
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, _terminate)
+    # A closed terminal must not leave a node pod behind; under nohup the run continues. Windows has
+    # no such signal.
+    hangup = getattr(signal, "SIGHUP", None)
+    if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:
+        signal.signal(hangup, _terminate)
     sys.unraisablehook = _send_again
     try:
         code = _run(words)
@@ -203,7 +205,8 @@ def _send_again(ignored: sys.UnraisableHookArgs) -> None:
     """Send a signal again whose exception was raised in a destructor: Python drops it there, and
     the run would go on. A thread sends it, once the destructor has ended, and again until it is
     handled: one that comes just before a system call is handled only after that."""
-    import threading  # for this alone
+    import _thread  # for this alone
+    import threading
 
     lost = {KeyboardInterrupt: signal.SIGINT, _Terminated: signal.SIGTERM}.get(ignored.exc_type)
     if lost is None:
@@ -217,7 +220,10 @@ def _send_again(ignored: sys.UnraisableHookArgs) -> None:
 
     def send() -> None:
         while not handled.wait(0.02):
-            signal.pthread_kill(main_thread, lost)
+            if hasattr(signal, "pthread_kill"):
+                signal.pthread_kill(main_thread, lost)
+            else:  # Windows
+                _thread.interrupt_main(lost)
 
     signal.signal(lost, handle)
     threading.Thread(target=send, daemon=True).start()

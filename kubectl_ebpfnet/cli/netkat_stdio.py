@@ -28,6 +28,11 @@ def open_streams(pcap: str) -> Iterator[Streams]:
     """
     from kubectl_ebpfnet.active.netkat import Streams
 
+    if sys.platform == "win32":
+        raise EbpfnetError(
+            "netkat does not run on Windows, which cannot wait for stdin and a socket at once",
+            hint="run it in WSL, where kubectl ebpfnet is a program of Linux",
+        )
     with contextlib.ExitStack() as stack:
         # The number of a closed standard stream may belong to another file by now.
         nowhere = stack.enter_context(open(os.devnull, "wb")).fileno()

@@ -106,6 +106,9 @@ def pause(seconds: float) -> None:
     try:
         output = sys.stdout.fileno()
     except (AttributeError, OSError):  # there is no stdout, or none with a descriptor
+        output = -1
+    # poll(2) of macOS refuses terminals, and Windows has none: there the next look finds out.
+    if output < 0 or sys.platform != "linux":
         time.sleep(seconds)
         return
     poller = select.poll()

@@ -9,6 +9,7 @@ pipx install it with the program; krew links only one executable per plugin (kre
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -59,6 +60,11 @@ def run(
 
 
 def _install() -> int:
+    if sys.platform == "win32":  # there kubectl runs no script: the wheel and the archive have both
+        raise EbpfnetError(
+            f"{NAME} cannot be installed by itself on Windows",
+            hint=f"put the folder of {NAME}.exe on PATH: it stands beside kubectl-ebpfnet.exe",
+        )
     root = os.environ.get("KREW_ROOT") or os.path.expanduser("~/.krew")
     folder = Path(root) / "bin"
     try:

@@ -31,15 +31,18 @@ def main(words: Sequence[str], commands: Callable[[], Any]) -> NoReturn:
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)  # a credential plugin must neither read what is typed, nor print
     os.dup2(nothing, 2)
+    groups = hasattr(os, "setpgid")  # Windows has none: a plugin that hangs there is left
     with contextlib.suppress(OSError):
-        os.setpgid(0, 0)
+        if groups:
+            os.setpgid(0, 0)
     answer = answered(words, commands)
     with contextlib.suppress(Exception):
+        sys.stdout.reconfigure(newline="\n")  # type: ignore[union-attr]  # a shell parts lines by it
         emit(answer)
         sys.stdout.flush()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     with contextlib.suppress(OSError):
-        if os.getpgrp() == os.getpid():
+        if groups and os.getpgrp() == os.getpid():
             os.killpg(0, signal.SIGTERM)  # a plugin that still runs; one that is stopped
             os.killpg(0, signal.SIGCONT)
     os._exit(0)  # a thread may hang still

@@ -149,9 +149,9 @@ def run_plugin(access: Access) -> Mapping[str, Any]:
     command = str(config.get("command", ""))
     cluster = _ClusterInfo(access.cluster) if config.get("provideClusterInfo") else None
     try:
-        # A command with a slash is relative to the kubeconfig, a bare one is found on PATH. The
-        # plugin runs in the working directory, as with kubectl.
-        if "/" in command:
+        # A command with a slash (Windows: a backslash) is relative to the kubeconfig, a bare one
+        # is found on PATH. The plugin runs in the working directory, as with kubectl.
+        if os.sep in command:
             config["command"] = os.path.join(access.user.folder, os.path.expanduser(command))
         provider = ExecProvider(config, None, cluster)  # type: ignore[no-untyped-call]
         status = provider.run()  # type: ignore[no-untyped-call]
