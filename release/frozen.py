@@ -22,7 +22,6 @@ from release.platforms import program_name
 SPEC = Path(__file__).parent / "kubectl-ebpfnet.spec"
 PACKAGE = "kubectl_ebpfnet"
 NODE_SIDE = "kubectl_ebpfnet/node/"
-COMPLETION = "kubectl_complete-ebpfnet"
 EXCLUDES = (
     # Classes of each object and call of the API come beside these: 57 of kubernetes' 126 MB. This
     # client reads plain JSON by its REST pool.
@@ -135,8 +134,8 @@ def _classes() -> list[str]:
 
 def _programs(os_name: str) -> list[str]:
     # Elsewhere a script of two lines does, and 7 MB less. Windows finds no script.
-    names = ["kubectl-ebpfnet", COMPLETION]
-    return names if os_name == "windows" else names[:1]
+    names = ("kubectl-ebpfnet", "kubectl_complete-ebpfnet")
+    return [*names] if os_name == "windows" else [*names[:1]]
 
 
 def _inside(path: Path) -> Inside:
@@ -158,10 +157,10 @@ def complete_folder(made: Path, os_name: str) -> None:
         os_name: of this platform, in Go's words.
     """
     if os_name != "windows":
-        from kubectl_ebpfnet.cli.commands.completion import ASKED
+        from kubectl_ebpfnet.cli.completion.install import ASKED, NAME
 
-        (made / COMPLETION).write_text(ASKED)
-        for name in (COMPLETION, program_name(os_name)):
+        (made / NAME).write_text(ASKED)
+        for name in (NAME, program_name(os_name)):
             (made / name).chmod(0o755)
     links = [path for path in made.rglob("*") if path.is_symlink()]
     for link in links:  # krew unpacks none
