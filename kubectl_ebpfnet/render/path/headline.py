@@ -7,7 +7,7 @@ from kubectl_ebpfnet.model.path import Path, Verdict
 from kubectl_ebpfnet.render.path import phrases
 from kubectl_ebpfnet.render.text.style import Style
 from kubectl_ebpfnet.render.text.view import View
-from kubectl_ebpfnet.render.text.wrap import command, hanging
+from kubectl_ebpfnet.render.text.wrap import columns, command, hanging, wrap
 
 VERDICT = 11
 """Columns of the verdict's word and its gap: the longest is DELIVERED."""
@@ -81,12 +81,12 @@ def closing(bundle: Bundle, view: View, *, in_full: bool) -> list[str]:
     text = view.text(": ".join(part for part in (at, bundle.note) if part))
     if not text:
         return []
-    if in_full or not view.width or len(text) <= view.prose:
+    if in_full or not view.width or columns(text) <= view.prose:
         return hanging("", text, view.prose)
     if at:
         clauses = bundle.note.split("; ")
         shorter = (f"{at}: {'; '.join(clauses[:n])}" for n in range(len(clauses) - 1, 0, -1))
-        fits = (line for line in map(view.text, shorter) if len(line) <= view.prose)
+        fits = (line for line in map(view.text, shorter) if columns(line) <= view.prose)
         return hanging("", next(fits, view.text(at)), view.prose)
     dots = view.text("…")
-    return [text[: view.prose - len(dots)].rstrip() + dots]
+    return [wrap(text, view.prose - len(dots))[0].rstrip() + dots]

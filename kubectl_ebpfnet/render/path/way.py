@@ -17,7 +17,7 @@ from kubectl_ebpfnet.render.path.frames import WORDS, mark
 from kubectl_ebpfnet.render.text.evidence import Proofs
 from kubectl_ebpfnet.render.text.style import Style
 from kubectl_ebpfnet.render.text.view import View
-from kubectl_ebpfnet.render.text.wrap import wrap
+from kubectl_ebpfnet.render.text.wrap import columns, wrap
 
 LEGEND = tuple(f"{mark} {words}" for mark, words in WORDS.items())
 _KIND_COLUMNS = 11
@@ -177,8 +177,8 @@ class Way:
         ends = []
         for head, line in heads:
             packet = self._view.text(line.packet)
-            if packet and (not width or len(head[0]) + _GAP + len(packet) <= width):
-                ends.append((len(head[0]) + _GAP, len(packet)))
+            if packet and (not width or columns(head[0]) + _GAP + len(packet) <= width):
+                ends.append((columns(head[0]) + _GAP, len(packet)))
         if not ends:
             return 0
         column = max(end for end, _ in ends)
@@ -190,7 +190,7 @@ class Way:
         packet = self._view.text(line.packet)
         if not packet:
             return colored
-        end = len(head[0])
+        end = columns(head[0])
         at = max(column, end + _GAP)
         if not width or at + len(packet) <= width:
             return [colored[0] + " " * (at - end) + packet, *colored[1:]]

@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 import re
+from itertools import accumulate, takewhile
 
 _SEAM = re.compile(r"[/,_=@-]|[.:](?![0-9a-fA-F:])")
 """After which a name that is longer than a line may be wrapped: not inside an address."""
 _IN_ADDRESS = re.compile("[.:]")
 _SHELL_WORD = re.compile(r"""(?:[^\s'"\\]|\\.|'[^']*'|"(?:[^"\\]|\\.)*")+|\S""")
 
+_NARROW = re.compile("[\u0000-\u02ff\u2010-\u2027\u2190-\u21ff\u2713\u2717]*")
+"""Latin text, and what the program itself prints: each of these takes a column."""
+
 _LEAST, _STEP = 16, 4
 """Columns that text needs beside its label; the indent of text that stands below it."""
+
+
+def columns(text: str) -> int:
+    """Return the columns that a text takes on a terminal: two for a wide character, none for a mark
+    that stands on the one before (UAX #11; general category M). A note may be in any language."""
+    if _NARROW.fullmatch(text):
+        return len(text)
+    from unicodedata import category, east_asian_width  # 1 MB, for such text alone
+
+    return sum(
+        0 if category(c) in ("Mn", "Me") else 2 if east_asian_width(c) in "WF" else 1 for c in text
+    )
 
 
 def wrap(text: str, width: int) -> list[str]:
@@ -23,19 +39,20 @@ def wrap(text: str, width: int) -> list[str]:
     Returns:
         At least one line; an empty text gives one empty line.
     """
-    if width <= 0 or len(text) <= width:
+    size = len if _NARROW.fullmatch(text) else columns
+    if width <= 0 or size(text) <= width:
         return [text]
     lines: list[str] = []
     line = ""
     for word in text.split(" "):
         joined = f"{line} {word}" if line else word
-        if len(joined) <= width:
+        if size(joined) <= width:
             line = joined
             continue
         if line:
             lines.append(line)
-        while len(word) > width:
-            cut = _seam(word, width)
+        while size(word) > width and len(word) > 1:
+            cut = _seam(word, _fitting(word, width))
             lines.append(word[:cut])
             word = word[cut:]
         line = word
@@ -44,9 +61,22 @@ def wrap(text: str, width: int) -> list[str]:
     return lines
 
 
+def _fitting(word: str, width: int) -> int:
+    """Return how many of a word's characters fit into so many columns, at least one."""
+    if _NARROW.fullmatch(word):
+        return width
+    taken = accumulate(map(columns, word))
+    return max(1, sum(1 for _ in takewhile(lambda end: end <= width, taken)))
+
+
 def _seam(word: str, width: int) -> int:
     """Return where to cut a word: outside of addresses, else inside of one, else anywhere. A seam
-    in the first third would leave the line almost empty."""
+    in the first third would leave the line almost empty.
+
+    Args:
+        word: longer than a line.
+        width: of a line, in characters of the word.
+    """
     for seam in (_SEAM, _IN_ADDRESS):
         ends = (found.end() for found in seam.finditer(word[: width + 1]))
         best = max((end for end in ends if end <= width), default=0)
@@ -64,7 +94,7 @@ def hanging(label: str, text: str, width: int, indent: int = 0) -> list[str]:
         width: of the whole; 0 for no wrapping.
         indent: columns that the label takes; its length when 0.
     """
-    indent = indent or len(label)
+    indent = indent or columns(label)
     if width and width - indent < _LEAST:
         below = wrap(text, max(width - _STEP, _LEAST))
         return [label.rstrip(), *(" " * _STEP + line for line in below)]
@@ -88,9 +118,9 @@ def command(label: str, text: str, width: int) -> list[str]:
     first, *words = _SHELL_WORD.findall(text)
     line = label + first
     for word in words:
-        if len(line) + len(word) + len("  \\") > width:
+        if columns(line) + columns(word) + len("  \\") > width:
             lines.append(f"{line} \\")
-            line = " " * len(label) + word
+            line = " " * columns(label) + word
         else:
             line += f" {word}"
     return [*lines, line]

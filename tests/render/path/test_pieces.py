@@ -22,7 +22,7 @@ from kubectl_ebpfnet.render.path.formats import render
 from kubectl_ebpfnet.render.text.evidence import Proofs, proof
 from kubectl_ebpfnet.render.text.style import color_enabled
 from kubectl_ebpfnet.render.text.view import View
-from kubectl_ebpfnet.render.text.wrap import command, wrap
+from kubectl_ebpfnet.render.text.wrap import columns, command, wrap
 from tests.render.path import sample_paths as sample
 
 
@@ -60,6 +60,9 @@ def test_colour(mode, stream, environ, coloured):
         ("kube-system/cilium-x7k2p", 14, ["kube-system/", "cilium-x7k2p"]),
         ('{"dst":"10.244.1.160:36768"}', 18, ['{"dst":', '"10.244.1.160:', '36768"}']),
         ("ns-a/name-b/10.244.1.160:36768", 20, ["ns-a/name-b/", "10.244.1.160:36768"]),
+        ("漢字漢字 漢字", 5, ["漢字", "漢字", "漢字"]),
+        ("漢字", 1, ["漢", "字"]),
+        ("e\u0301e\u0301e\u0301 b", 5, ["e\u0301e\u0301e\u0301 b"]),
         ("a verylongwordindeed b", 8, ["a", "verylong", "wordinde", "ed b"]),
     ],
 )
@@ -72,6 +75,19 @@ def test_wrap_keeps_the_width_and_every_letter(text, width):
     lines = wrap(text, width)
     assert all(len(line) <= width for line in lines)
     assert "".join(lines).replace(" ", "") == text.replace(" ", "")
+
+
+def test_columns():
+    texts = ["abc → ✓", "漢字", "e\u0301", "ｱ😀", ""]
+    assert [columns(text) for text in texts] == [7, 4, 1, 3, 0]
+
+
+def test_a_note_in_any_language_keeps_within_the_terminal():
+    note = "流量在升级之后被丢弃;" * 12
+    bundle = bundle_of(sample.bundle().records, note=note)
+    for name in ("table", "wide"):
+        text = render(sample.dropped(), bundle, name, View(40))
+        assert max(map(columns, text.splitlines())) <= 40
 
 
 COMMANDS = [
