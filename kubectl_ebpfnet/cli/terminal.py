@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import os
 import sys
@@ -20,6 +21,20 @@ class WatchEnded(KeyboardInterrupt):
     """The user has seen enough of a watch: the run ends quietly, as `kubectl get -w` does."""
 
 
+_IN_JSON = "ebpfnet-json"
+
+
+def _as_in_json(error: UnicodeError) -> tuple[str, int]:
+    """Return what an encoding lacks as JSON escapes it: a document stays one."""
+    import json  # for such an encoding alone
+
+    assert isinstance(error, UnicodeEncodeError)
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+
+
+codecs.register_error(_IN_JSON, _as_in_json)
+
+
 def emit(text: str) -> None:
     """Write data to stdout, all of it.
 
@@ -33,7 +48,7 @@ def emit(text: str) -> None:
     try:
         # A terminal that knows no arrow shows \u2192 rather than an exception.
         if hasattr(out, "reconfigure"):
-            out.reconfigure(errors="backslashreplace")
+            out.reconfigure(errors=_IN_JSON)
         out.write(text)
         out.flush()
     except BrokenPipeError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import sys
 
@@ -22,6 +23,7 @@ from kubectl_ebpfnet.cli.terminal import (
     width,
 )
 from kubectl_ebpfnet.errors import EbpfnetError
+from kubectl_ebpfnet.render.text.documents import safe_json
 
 
 class Terminal(io.StringIO):
@@ -90,6 +92,16 @@ def test_a_narrow_encoding_shows_what_it_can(monkeypatch):
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="latin-1"))
     emit("a → b\n")
     assert raw.getvalue() == b"a \\u2192 b\n"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_document_stays_one_in_any_encoding(monkeypatch, encoding):
+    said = {"note": "café → 😀"}
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", stdout)
+    emit(safe_json(said))
+    monkeypatch.undo()
+    assert json.loads(stdout.buffer.getvalue().decode(encoding)) == said
 
 
 def test_no_stdout_and_no_stderr(monkeypatch):
