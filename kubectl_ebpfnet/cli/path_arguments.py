@@ -11,7 +11,7 @@ from kubectl_ebpfnet.cli import arguments
 from kubectl_ebpfnet.cli.flags import GlobalFlags
 from kubectl_ebpfnet.cli.path_questions import SeveralPods, open_answers
 from kubectl_ebpfnet.cli.senders import Source
-from kubectl_ebpfnet.cli.terminal import Progress, ascii_only, color, emit, reading_width
+from kubectl_ebpfnet.cli.terminal import Progress, emit, reading_width, view_of
 from kubectl_ebpfnet.errors import UsageError
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.request import PathRequest
@@ -105,7 +105,7 @@ def question(
 def shown(output: str, colored: str, verbosity: int, *, watch: bool) -> Shown:
     """Read how the answer is shown. Raises UsageError."""
     output = checked(output)
-    return Shown(output, View(reading_width(), color(colored), verbosity > 0, ascii_only()), watch)
+    return Shown(output, view_of(reading_width(), colored, verbosity), watch)
 
 
 def answered(

@@ -8,9 +8,12 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import IO, NoReturn
+from typing import IO, TYPE_CHECKING, NoReturn
 
 from kubectl_ebpfnet.errors import EbpfnetError, UsageError
+
+if TYPE_CHECKING:
+    from kubectl_ebpfnet.render.text.view import View
 
 
 class ReaderGone(BaseException):
@@ -189,6 +192,22 @@ def color(mode: str) -> bool:
     if mode not in COLOR_MODES:
         raise UsageError(f"--color {mode!r}", hint=f"it is one of {', '.join(COLOR_MODES)}")
     return color_enabled(mode, sys.stdout, os.environ)
+
+
+def view_of(columns: int, colored: str, verbosity: int) -> View:
+    """Return the reader's terminal and options, for texts.
+
+    Args:
+        columns: `width()`, or `reading_width()` for what is wrapped in a pipe too.
+        colored: of --color.
+        verbosity: of -v.
+
+    Raises:
+        UsageError: of `color`.
+    """
+    from kubectl_ebpfnet.render.text.view import View
+
+    return View(columns, color(colored), verbosity > 0, ascii_only())
 
 
 def print_error(message: str, hint: str = "", usage: str = "") -> None:

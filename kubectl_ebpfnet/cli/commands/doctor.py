@@ -5,9 +5,8 @@ from __future__ import annotations
 from kubectl_ebpfnet.cli import arguments, flags
 from kubectl_ebpfnet.cli.help import CommandText
 from kubectl_ebpfnet.cli.sources import connect, open_capture
-from kubectl_ebpfnet.cli.terminal import Progress, color, emit, width
+from kubectl_ebpfnet.cli.terminal import Progress, emit, view_of, width
 from kubectl_ebpfnet.model.evidence import Bundle
-from kubectl_ebpfnet.render.text.view import View
 
 BLIND = 3
 TEXT = CommandText(
@@ -41,7 +40,7 @@ def run(
 ) -> int:
     """Check what each command can see of this cluster."""
     output = flags.report_output(output)
-    view = View(width(), color(colored), global_flags.verbosity > 0)
+    view = view_of(width(), colored, global_flags.verbosity)
     limit = arguments.duration(timeout, "--timeout")
     with Progress() as progress:
         bundle = open_capture(capture) if capture else _read_cluster(global_flags, limit, progress)

@@ -10,8 +10,7 @@ from kubectl_ebpfnet.cli import arguments, flags
 from kubectl_ebpfnet.cli import list_arguments as lists
 from kubectl_ebpfnet.cli.help import CommandText
 from kubectl_ebpfnet.cli.sources import open_reader
-from kubectl_ebpfnet.cli.terminal import Progress, color, emit, emit_repeatedly, width
-from kubectl_ebpfnet.render.text.view import View
+from kubectl_ebpfnet.cli.terminal import Progress, emit, emit_repeatedly, view_of, width
 
 TEXT = CommandText(
     usage="TARGET|-l SELECTOR|-A [--to PEER[:PORT]] [flags]",
@@ -54,7 +53,7 @@ def run(
     timeout: flags.Timeout = "30s",
 ) -> int:
     """List tracked connections."""
-    view = View(width(), color(colored), global_flags.verbosity > 0)
+    view = view_of(width(), colored, global_flags.verbosity)
     printed = lists.list_flags(output, sort_by, no_headers, view)
     wanted = lists.requested(target, everywhere, selector, "flows")
     peers_of = lists.peers_of(to, protocol)

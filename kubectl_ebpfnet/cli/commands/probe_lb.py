@@ -8,10 +8,9 @@ from typer import Argument, Option
 
 from kubectl_ebpfnet.cli import flags, probe_arguments
 from kubectl_ebpfnet.cli.help import CommandText
-from kubectl_ebpfnet.cli.terminal import color, emit, emit_repeatedly, width
+from kubectl_ebpfnet.cli.terminal import emit, emit_repeatedly, view_of, width
 from kubectl_ebpfnet.errors import UsageError
 from kubectl_ebpfnet.model.dry_run import DryRun
-from kubectl_ebpfnet.render.text.view import View
 
 TEXT = CommandText(
     usage="SERVICE [flags]",
@@ -62,7 +61,7 @@ def run(
     output = flags.report_output(output, "html")
     if watch and output == "html":
         raise UsageError("-o html is one page of one run", hint="leave out -w")
-    view = View(width(), color(colored), global_flags.verbosity > 0)
+    view = view_of(width(), colored, global_flags.verbosity)
     probe_flags = probe_arguments.ProbeFlags(
         service, port, nodes, from_node, protocol, wait, http_path, attempts, node_port
     )

@@ -10,8 +10,7 @@ from kubectl_ebpfnet.cli import arguments, flags
 from kubectl_ebpfnet.cli import list_arguments as lists
 from kubectl_ebpfnet.cli.help import CommandText
 from kubectl_ebpfnet.cli.sources import open_reader
-from kubectl_ebpfnet.cli.terminal import Progress, color, emit, width
-from kubectl_ebpfnet.render.text.view import View
+from kubectl_ebpfnet.cli.terminal import Progress, emit, view_of, width
 
 TEXT = CommandText(
     usage="TARGET|-l SELECTOR|-A [flags]",
@@ -49,7 +48,7 @@ def run(
     timeout: flags.Timeout = "30s",
 ) -> int:
     """Show every BPF program that acts on a pod or a node."""
-    view = View(width(), color(colored), global_flags.verbosity > 0)
+    view = view_of(width(), colored, global_flags.verbosity)
     printed = lists.list_flags(output, sort_by, no_headers, view)
     wanted = lists.requested(target, everywhere, selector, "programs")
     global_flags = wanted.within(global_flags)

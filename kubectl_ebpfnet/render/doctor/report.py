@@ -28,7 +28,7 @@ from kubectl_ebpfnet.render.lists import listing
 from kubectl_ebpfnet.render.lists.listing import Column, Listing
 from kubectl_ebpfnet.render.output.formats import document_text, output_format
 from kubectl_ebpfnet.render.text.captured import captured
-from kubectl_ebpfnet.render.text.style import Style, escape
+from kubectl_ebpfnet.render.text.style import Style
 from kubectl_ebpfnet.render.text.view import View
 from kubectl_ebpfnet.render.text.wrap import hanging
 
@@ -100,7 +100,7 @@ def _headline(report: Checkup, view: View) -> list[str]:
     else:
         text = f"path would show everything on {_names([n.name for n in report.nodes], 0)}"
     label = f"{word}  "
-    return hanging(label, escape(text), view.width, len(report.verdict.value) + 2)
+    return hanging(label, view.text(text), view.width, len(report.verdict.value) + 2)
 
 
 def _about(report: Checkup, view: View) -> str:
@@ -131,10 +131,12 @@ def _cilium(report: Checkup, view: View) -> str:
 
 def _notes(report: Checkup, bundle: Bundle, view: View) -> str:
     lines = [
-        line for note in report.missing for line in hanging("MISSING  ", escape(note), view.width)
+        line
+        for note in report.missing
+        for line in hanging("MISSING  ", view.text(note), view.width)
     ]
     for text in captured(bundle):
-        lines += hanging("NOTE  ", escape(text), view.width)
+        lines += hanging("NOTE  ", view.text(text), view.width)
     return "".join(f"{line}\n" for line in lines)
 
 

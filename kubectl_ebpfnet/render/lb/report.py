@@ -34,7 +34,7 @@ from kubectl_ebpfnet.render.lists.listing import FORMATS, REPORTS, Listing
 from kubectl_ebpfnet.render.output.formats import document_text, output_format
 from kubectl_ebpfnet.render.path.document import sources
 from kubectl_ebpfnet.render.text import findings
-from kubectl_ebpfnet.render.text.style import Style, escape
+from kubectl_ebpfnet.render.text.style import Style
 from kubectl_ebpfnet.render.text.view import View
 from kubectl_ebpfnet.render.text.wrap import hanging, wrap
 
@@ -129,10 +129,14 @@ def _text(report: ProbeReport, bundle: Bundle, format_name: str, view: View) -> 
     sections.append(_note_lines(report, view))
     sections.append(findings.lines(report.findings, bundle, view))
     sections.append(
-        [line for text in report.missing for line in hanging("MISSING  ", escape(text), view.width)]
+        [
+            line
+            for text in report.missing
+            for line in hanging("MISSING  ", view.text(text), view.width)
+        ]
     )
     if bundle.note:
-        sections.append(hanging("CAPTURE  ", escape(bundle.note), view.width))
+        sections.append(hanging("CAPTURE  ", view.text(bundle.note), view.width))
     return "\n\n".join("\n".join(section) for section in sections if section) + "\n"
 
 
@@ -151,11 +155,11 @@ def on_a_node(attempt: ProbeAttempt) -> NodeRow:
 def _opening(report: ProbeReport, view: View) -> list[str]:
     word = HEADLINES[report.verdict]
     name = f"svc/{report.request.service}" + (": " if word == "unknown" else " ")
-    head, rest = escape(report.summary), ""
+    head, rest = view.text(report.summary), ""
     if report.summary.startswith(name + word):
-        rest = escape(report.summary[len(name) + len(word) :])
-        head = escape(name) + Style(view.color).judgement(report.verdict, word)
-    return [head + rest, *wrap(escape(about(report)), view.width)]
+        rest = view.text(report.summary[len(name) + len(word) :])
+        head = view.text(name) + Style(view.color).judgement(report.verdict, word)
+    return [head + rest, *wrap(view.text(about(report)), view.width)]
 
 
 def about(report: ProbeReport) -> str:
@@ -200,5 +204,5 @@ def notes(report: ProbeReport) -> list[tuple[str, str]]:
 def _note_lines(report: ProbeReport, view: View) -> list[str]:
     lines = []
     for label, text in notes(report):
-        lines += hanging("NOTE  ", escape(f"{label}: {text}"), view.width)
+        lines += hanging("NOTE  ", view.text(f"{label}: {text}"), view.width)
     return lines

@@ -169,17 +169,17 @@ def _table(
     if listing.alone:
         lines = _rows(listing, bundle, view, shown, headers=headers) if listing.rows else []
         return "".join(f"{line}\n" for line in lines)
-    lines = [escape(listing.title), ""] if listing.title else []
+    lines = [view.text(listing.title), ""] if listing.title else []
     if listing.rows:
         lines += _rows(listing, bundle, view, shown)
     else:
-        lines += wrap(escape(listing.nothing), view.width)
+        lines += wrap(view.text(listing.nothing), view.width)
     if listing.notes:
         lines.append("")
         for note in listing.notes:
-            lines += hanging("MISSING  ", escape(note), view.width)
+            lines += hanging("MISSING  ", view.text(note), view.width)
     for text in captured(bundle):
-        lines += ["", *hanging("NOTE  ", escape(text), view.width)]
+        lines += ["", *hanging("NOTE  ", view.text(text), view.width)]
     return "\n".join(lines) + "\n"
 
 
@@ -191,7 +191,7 @@ def _rows(
     *,
     headers: bool = True,
 ) -> list[str]:
-    table = [(column, [escape(column.cell(row)) for row in listing.rows]) for column in shown]
+    table = [(column, [view.text(column.cell(row)) for row in listing.rows]) for column in shown]
     if listing.alone:
         table = [(column, texts) for column, texts in table if any(texts)]
     table = [(column, [text or "-" for text in texts]) for column, texts in table]
@@ -211,7 +211,7 @@ def _rows(
     for at, block in enumerate(blocks[1:]):
         for column, texts in below:
             if texts[at] != "-":
-                block += _whole_words(f"{column.below}{texts[at]}", view.width)
+                block += _whole_words(view.text(column.below or "") + texts[at], view.width)
         if view.evidence:
             block += proofs.lines(listing.evidence(listing.rows[at]), "    ")
     return [line for block in blocks[0 if headers else 1 :] for line in block]

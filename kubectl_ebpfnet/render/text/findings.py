@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.path import Finding
 from kubectl_ebpfnet.render.text.evidence import proof
-from kubectl_ebpfnet.render.text.style import Style, escape
+from kubectl_ebpfnet.render.text.style import Style
 from kubectl_ebpfnet.render.text.view import View
 from kubectl_ebpfnet.render.text.wrap import hanging
 
@@ -29,9 +29,9 @@ def lines(findings: Sequence[Finding], bundle: Bundle, view: View) -> list[str]:
     section = ["FINDINGS"]
     for finding in findings:
         label = style.severity(finding.severity) + " " * (column - len(finding.severity.value))
-        section += hanging(label, escape(finding.title), view.width, column)
+        section += hanging(label, view.text(finding.title), view.width, column)
         if finding.detail:
-            section += hanging(" " * column, escape(finding.detail), view.width, column)
+            section += hanging(" " * column, view.text(finding.detail), view.width, column)
         if view.evidence:
             section += proof(finding.evidence, bundle, " " * column)
     return section

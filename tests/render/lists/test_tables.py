@@ -94,6 +94,12 @@ def test_an_address_is_never_parted_from_its_port():
     assert render(flow_list(found), bundle_of(()), "table", View()).count("\n") == 3
 
 
+def test_an_ascii_terminal_gets_ascii():
+    text = render(flow_list(FlowList("", "", (V6,))), bundle_of(()), "table", View(50, ascii=True))
+    assert text.isascii()
+    assert "  -> [fd00:10:96:aaaa:1:2:3:9]:443" in text
+
+
 def test_columns_with_nothing_are_left_out():
     text = render(flow_list(FlowList("", "", (V6,))), bundle_of(()), "wide", View())
     assert text.split("\n")[0].split() == ["PROTO", "SOURCE", "DESTINATION", "TRANSLATED"]
