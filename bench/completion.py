@@ -1,16 +1,14 @@
 """How long kubectl takes to complete a pod's name, as a multiple of `kubectl get pods -o name`.
 
-Run, with the lab up, or another KUBECONFIG: `.venv/bin/python bench/completion.py`. Whole
-processes, warm, taken in turns so that a busy machine slows both; the medians are compared. The
-ratio may be 5 at most (issue 14). `kubectl __complete` is what a shell runs; it runs
-`kubectl_complete-ebpfnet`.
+Run, with the lab up, or another KUBECONFIG: `.venv/bin/python bench/completion.py`. The medians are
+compared (turns.py); the ratio may be 5 at most (issue 14). `kubectl __complete` is what a shell
+runs; it runs `kubectl_complete-ebpfnet`.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -18,6 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from bench.turns import medians
 from tests.lab.cluster.config import ADMIN_CONFIG
 
 MOST = 5.0
@@ -53,14 +52,8 @@ def main() -> int:
         "kubectl __complete": [kubectl, "__complete", "ebpfnet", "path", *where, "pod/"],
         "kubectl_complete-ebpfnet": [str(BIN / "kubectl_complete-ebpfnet"), "path", *where, "pod/"],
     }
-    taken: dict[str, list[float]] = {name: [] for name in compared}
-    for _ in range(given.runs + 1):
-        for name, argv in compared.items():
-            taken[name].append(seconds(argv))
-    medians = {name: statistics.median(times[1:]) for name, times in taken.items()}
-    for name, median in medians.items():
-        print(f"{name:<26} {median * 1000:6.1f} ms")
-    ratio = medians["kubectl __complete"] / medians["kubectl get pods -o name"]
+    took = medians(compared, seconds, given.runs)
+    ratio = took["kubectl __complete"] / took["kubectl get pods -o name"]
     print(f"ratio of completing to listing: {ratio:.2f} (at most {MOST:.0f})")
     return 0 if ratio <= MOST else 1
 

@@ -44,7 +44,8 @@ def measure(command: str, url: str) -> dict[str, float]:
     from kubectl_ebpfnet.collect.ask.access import Mode, NodeAccess
     from kubectl_ebpfnet.collect.capture import capture
     from kubectl_ebpfnet.collect.doctor import checkup
-    from kubectl_ebpfnet.collect.path import collect_path
+    from kubectl_ebpfnet.collect.gatherer import Gatherer
+    from kubectl_ebpfnet.collect.path import look
     from kubectl_ebpfnet.explain.doctor.report import examine
     from kubectl_ebpfnet.explain.path.walk import explain
     from kubectl_ebpfnet.model.net import TCP
@@ -76,7 +77,8 @@ def measure(command: str, url: str) -> dict[str, float]:
             bundle, explaining = open_bundle(file), time.process_time()
             explain(request, bundle)
         elif command == "path":
-            request, bundle = collect_path(session, request)
+            with Gatherer(session) as gatherer:
+                request, bundle = look(gatherer, request)
             gathered, peak, explaining = clock(), memory(), time.process_time()
             explain(request, bundle)
         else:

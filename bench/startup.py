@@ -1,17 +1,20 @@
 """How long `kubectl-ebpfnet --help` takes, as a multiple of `python -c 'import typer'`.
 
-Run: `.venv/bin/python bench/startup.py [--runs N]`. Both are whole processes, warm, taken in turns
-so that a busy machine slows both; the medians are compared. The ratio may be 1.5 at most (issue 2).
+Run: `.venv/bin/python bench/startup.py [--runs N]`. The medians are compared (turns.py);
+the ratio may be 1.5 at most (issue 2).
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from bench.turns import medians
 
 MOST = 1.5
 
@@ -35,14 +38,8 @@ def main() -> int:
         "kubectl-ebpfnet --help": [program, "--help"],
         "kubectl-ebpfnet path --help": [program, "path", "--help"],
     }
-    taken: dict[str, list[float]] = {name: [] for name in compared}
-    for _ in range(runs + 1):
-        for name, argv in compared.items():
-            taken[name].append(seconds(argv))
-    medians = {name: statistics.median(times[1:]) for name, times in taken.items()}
-    for name, median in medians.items():
-        print(f"{name:<28} {median * 1000:6.1f} ms")
-    ratio = medians["kubectl-ebpfnet --help"] / medians["python -c 'import typer'"]
+    took = medians(compared, seconds, runs)
+    ratio = took["kubectl-ebpfnet --help"] / took["python -c 'import typer'"]
     print(f"ratio of --help to import typer: {ratio:.2f} (at most {MOST})")
     return 0 if ratio <= MOST else 1
 

@@ -17,8 +17,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kubectl_ebpfnet.cluster.client.api import CILIUM
-from kubectl_ebpfnet.cluster.client.session import Session
-from kubectl_ebpfnet.collect.ask.access import BY_AGENT, NodeAccess
 from kubectl_ebpfnet.collect.ask.unasked import EXEC, unavailable_record
 from kubectl_ebpfnet.collect.destination import (
     FarEnd,
@@ -26,7 +24,7 @@ from kubectl_ebpfnet.collect.destination import (
     far_end_of_address,
     far_end_of_object,
 )
-from kubectl_ebpfnet.collect.gatherer import Gatherer, Notify
+from kubectl_ebpfnet.collect.gatherer import Gatherer
 from kubectl_ebpfnet.collect.policies import PolicyReads
 from kubectl_ebpfnet.collect.sender import Sender, find_sender, of_its_pod
 from kubectl_ebpfnet.errors import ClusterError
@@ -58,26 +56,18 @@ FurtherOf = Callable[[PathRequest, Bundle], Further]
 """Explains what was read, and tells what the walk needs besides."""
 
 
-def collect_path(
-    session: Session,
+def look(
+    gatherer: Gatherer,
     request: PathRequest,
     *,
-    access: NodeAccess = BY_AGENT,
-    timeout: float | None = None,
-    warn: Notify = lambda _: None,
-    progress: Notify = lambda _: None,
     meanwhile: Callable[[], object] = lambda: None,
     further: FurtherOf = lambda *_: Further(),
 ) -> tuple[PathRequest, Bundle]:
     """Collect every record that can explain the path of one packet.
 
     Args:
-        session: the connection.
+        gatherer: asks; one that looked before was told to `begin` anew.
         request: the packet; its source may be a workload, which is resolved to a pod.
-        access: how nodes may be asked; node pods that it deploys are removed at the end.
-        timeout: seconds for the whole run; late answers are left out.
-        warn: takes lines that the user must read, e.g. which pod was taken for a workload.
-        progress: takes a line about the current step. Both are called from this thread.
         meanwhile: is called once all places are asked.
         further: is called with what was read, again after each round of further places.
 
@@ -91,21 +81,6 @@ def collect_path(
             or the address of a client outside is the cluster's own.
         ClusterError: the API server cannot be reached, or does not let this user read the source
             or the destination.
-    """
-    with Gatherer(session, access, timeout=timeout, warn=warn, progress=progress) as gatherer:
-        return look(gatherer, request, meanwhile=meanwhile, further=further)
-
-
-def look(
-    gatherer: Gatherer,
-    request: PathRequest,
-    *,
-    meanwhile: Callable[[], object] = lambda: None,
-    further: FurtherOf = lambda *_: Further(),
-) -> tuple[PathRequest, Bundle]:
-    """Collect with a gatherer that may have looked before: `begin` was called then.
-
-    Args, Returns, Raises: as of `collect_path`.
     """
     request = of_its_pod(gatherer, request)
     run = _Run(gatherer, request)

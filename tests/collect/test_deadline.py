@@ -20,13 +20,13 @@ from kubectl_ebpfnet.collect.capture import capture
 from kubectl_ebpfnet.collect.doctor import checkup
 from kubectl_ebpfnet.collect.gatherer import Gatherer
 from kubectl_ebpfnet.collect.lists import survey_target
-from kubectl_ebpfnet.collect.path import collect_path
 from kubectl_ebpfnet.collect.scope import flows_scope
 from kubectl_ebpfnet.errors import ApiUnreachable
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.evidence import Bundle, agent_place, node_place, pod_place
 from tests.cluster.fake_api_server import Reply, Seen
 from tests.collect.conftest import Opened
+from tests.collect.looking import looked
 from tests.collect.replay_cluster import ReplayCluster
 from tests.collect.test_doctor import AUTO, Server
 from tests.collect.test_gatherer import NOBODY, Target, Told, asked, to_service
@@ -108,7 +108,7 @@ def test_a_namespace_that_is_never_created(
     server.hangs = lambda seen: seen.method == "POST"
     begin = time.monotonic()
     access = NodeAccess(Mode.POD)
-    _, bundle = collect_path(session, to_service(), access=access, timeout=LIMIT)
+    _, bundle = looked(session, to_service(), access=access, timeout=LIMIT)
     assert time.monotonic() - begin < LONG / 2
     errors = {place: bundle.at(place)[0].error for place in map(node_place, ("node1", "node2"))}
     assert set(errors.values()) <= {f"no node pod: {MISSED}", MISSED.replace("answer", "node pod")}
@@ -116,7 +116,7 @@ def test_a_namespace_that_is_never_created(
 
 
 def path_to_service(session: Session, timeout: float) -> Bundle:
-    return collect_path(session, to_service(), timeout=timeout)[1]
+    return looked(session, to_service(), timeout=timeout)[1]
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_a_name_that_the_pod_resolves_is_not_waited_for_here(
     monkeypatch.setattr("socket.getaddrinfo", look_up)
     begin = time.monotonic()
     named = to_service(destination_kind="name", destination_name="web.test", destination="web.test")
-    collect_path(session, named, timeout=LONG)
+    looked(session, named, timeout=LONG)
     assert time.monotonic() - begin < LONG / 2
     gate.set()
 

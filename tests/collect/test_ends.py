@@ -10,12 +10,12 @@ import pytest
 from kubectl_ebpfnet.capture.open import open_bundle
 from kubectl_ebpfnet.cli.destinations import destination
 from kubectl_ebpfnet.collect.capture import capture
-from kubectl_ebpfnet.collect.path import collect_path
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.evidence import Bundle, Place, agent_place, pod_place
 from kubectl_ebpfnet.model.net import ICMP, UDP
 from kubectl_ebpfnet.model.path import PathRequest
 from tests.collect.conftest import Opened
+from tests.collect.looking import looked
 from tests.collect.test_capture import Place as Target
 from tests.collect.test_path import request, to_object
 
@@ -46,7 +46,7 @@ def asked(bundle: Bundle, fact: q.Fact[Any] = q.TCP_LISTENERS) -> set[Place]:
 )
 def test_where_a_packet_may_end(cluster: Opened, to: PathRequest, places: set[Place]) -> None:
     session, replay = cluster("vxlan-kpr")
-    bundle = collect_path(session, to, timeout=50)[1]
+    bundle = looked(session, to, timeout=50)[1]
     assert asked(bundle) == places
     assert asked(bundle, q.UDP_SOCKETS) == set()
     # A pod at the far end is asked for these, and for what its answer passes, in one exec.
@@ -65,7 +65,7 @@ def test_only_the_packets_protocol_is_asked_for(
     by_protocol = PathRequest(**{name: getattr(to, name) for name in to.__slots__} | {
         "protocol": protocol
     })  # fmt: skip
-    bundle = collect_path(session, by_protocol, timeout=50)[1]
+    bundle = looked(session, by_protocol, timeout=50)[1]
     for fact in (q.TCP_LISTENERS, q.UDP_SOCKETS):
         assert asked(bundle, fact) == ({WEB} if fact in facts else set())
 

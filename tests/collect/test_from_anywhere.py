@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from kubectl_ebpfnet.collect.path import collect_path
 from kubectl_ebpfnet.errors import NotFound, UsageError
 from kubectl_ebpfnet.explain.path.walk import explain
 from kubectl_ebpfnet.model.evidence import Bundle, PlaceKind
 from kubectl_ebpfnet.model.path import PathRequest
 from tests.collect.conftest import Opened
+from tests.collect.looking import looked
 from tests.collect.test_path import request
 
 CLIENT = ip_address("203.0.113.9")
@@ -44,9 +44,7 @@ def agents(bundle: Bundle) -> set[str]:
 
 def test_a_node_sends_and_is_asked_with_the_far_end(cluster: Opened) -> None:
     session, replay = cluster("vxlan-kpr")
-    asked, bundle = collect_path(
-        session, from_node("node2", **to("service", "web", 80)), timeout=50
-    )
+    asked, bundle = looked(session, from_node("node2", **to("service", "web", 80)), timeout=50)
     assert (asked.source_kind, asked.source_name) == ("node", "node2")
     assert agents(bundle) == {"node1", "node2"}
     pods = {pod for _, pod, _ in replay.execs if not pod.startswith("cilium-")}
@@ -62,13 +60,13 @@ def test_a_node_sends_and_is_asked_with_the_far_end(cluster: Opened) -> None:
 def test_a_node_that_is_not_there(cluster: Opened) -> None:
     session, replay = cluster("vxlan-kpr")
     with pytest.raises(NotFound, match="node9"):
-        collect_path(session, from_node("node9"), timeout=50)
+        looked(session, from_node("node9"), timeout=50)
     assert replay.execs == []
 
 
 def test_each_node_that_a_client_may_enter_by_is_asked(cluster: Opened) -> None:
     session, _ = cluster("vxlan-kpr")
-    asked, bundle = collect_path(session, from_outside(**to("service", "web-lb", 80)), timeout=50)
+    asked, bundle = looked(session, from_outside(**to("service", "web-lb", 80)), timeout=50)
     path = explain(asked, bundle)
     assert path.outside is not None
     assert [entry.node for entry in path.outside.entries] == ["node1"]  # it has the endpoint
@@ -86,7 +84,7 @@ def test_the_node_that_announces_an_address_is_asked(cluster: Opened) -> None:
     lease = {"metadata": {"name": name, "namespace": "kube-system"}, "kind": "Lease",
              "spec": {"holderIdentity": "node2"}}  # fmt: skip
     replay.objects.append(lease)
-    asked, bundle = collect_path(session, from_outside(**to("service", "web-lb", 80)), timeout=50)
+    asked, bundle = looked(session, from_outside(**to("service", "web-lb", 80)), timeout=50)
     path = explain(asked, bundle)
     assert path.outside is not None
     assert [entry.node for entry in path.outside.entries] == ["node2"]
@@ -96,7 +94,7 @@ def test_the_node_that_announces_an_address_is_asked(cluster: Opened) -> None:
 
 def test_only_rows_of_the_packets_addresses_come_home(cluster: Opened) -> None:
     session, replay = cluster("vxlan-kpr")
-    asked, bundle = collect_path(session, from_outside(**to("service", "web-lb", 80)), timeout=50)
+    asked, bundle = looked(session, from_outside(**to("service", "web-lb", 80)), timeout=50)
     ipcache = next(r for r in bundle.records if "ipcache" in r.command)
     assert str(CLIENT) in ipcache.line_filter
     whole = replay.bundle.record(ipcache.place, ipcache.argv)
@@ -109,7 +107,7 @@ def test_only_rows_of_the_packets_addresses_come_home(cluster: Opened) -> None:
 def test_via_asks_that_node_and_the_backends(cluster: Opened) -> None:
     session, _ = cluster("vxlan-kpr")
     words = from_outside(via="node2", **to("service", "web-lb", 80))
-    asked, bundle = collect_path(session, words, timeout=50)
+    asked, bundle = looked(session, words, timeout=50)
     assert agents(bundle) == {"node1", "node2"}
     path = explain(asked, bundle)
     assert path.outside is not None
@@ -119,7 +117,7 @@ def test_via_asks_that_node_and_the_backends(cluster: Opened) -> None:
 @pytest.mark.parametrize("address", ["172.30.0.12", "10.111.111.129"])
 def test_an_address_leads_to_its_node_or_to_a_services_nodes(cluster: Opened, address: str) -> None:
     session, _ = cluster("vxlan-kpr")
-    asked, bundle = collect_path(session, from_outside(destination=address), timeout=50)
+    asked, bundle = looked(session, from_outside(destination=address), timeout=50)
     path = explain(asked, bundle)
     assert path.outside is not None
     entered = {entry.node for entry in path.outside.entries}
@@ -130,16 +128,16 @@ def test_an_address_leads_to_its_node_or_to_a_services_nodes(cluster: Opened, ad
 def test_what_is_no_client_outside_ends_the_run_before_a_place_is_asked(cluster: Opened) -> None:
     session, replay = cluster("vxlan-kpr")
     with pytest.raises(UsageError, match="no client outside: node node1 has it"):
-        collect_path(session, from_outside("172.30.0.11", **to("service", "web-lb")), timeout=50)
+        looked(session, from_outside("172.30.0.11", **to("service", "web-lb")), timeout=50)
     with pytest.raises(NotFound, match="node9"):
-        collect_path(session, from_outside(via="node9", **to("service", "web-lb")), timeout=50)
+        looked(session, from_outside(via="node9", **to("service", "web-lb")), timeout=50)
     assert replay.execs == []
 
 
 def test_the_address_of_a_pod_is_that_pod(cluster: Opened) -> None:
     session, replay = cluster("vxlan-kpr")
     address = replay.pod("client")["status"]["podIP"]
-    asked, bundle = collect_path(session, from_outside(address, **to("service", "web", 80)))
+    asked, bundle = looked(session, from_outside(address, **to("service", "web", 80)))
     assert (asked.source, asked.source_address, asked.ip_version) == (address, None, 4)
     assert agents(bundle) >= {"node2"}
     path = explain(asked, bundle)
@@ -151,13 +149,13 @@ def test_the_address_of_a_pod_enters_where_a_node_is_named(cluster: Opened) -> N
     address = replay.pod("client")["status"]["podIP"]
     words = from_outside(address, via="node1", **to("service", "web-lb", 80))
     with pytest.raises(UsageError, match="no client outside: pod default/client has it"):
-        collect_path(session, words, timeout=50)
+        looked(session, words, timeout=50)
 
 
 def test_a_lease_that_may_not_be_read_is_said(cluster: Opened) -> None:
     session, replay = cluster("vxlan-kpr")
     replay.refused.add("leases")
-    asked, bundle = collect_path(session, from_outside(**to("service", "web-lb", 80)), timeout=50)
+    asked, bundle = looked(session, from_outside(**to("service", "web-lb", 80)), timeout=50)
     path = explain(asked, bundle)
     assert path.outside is not None
     assert [entry.node for entry in path.outside.entries] == ["node1"]
@@ -168,5 +166,5 @@ def test_a_lease_that_may_not_be_read_is_said(cluster: Opened) -> None:
 def test_nodes_that_may_not_be_listed_leave_the_question_open(cluster: Opened) -> None:
     session, replay = cluster("vxlan-kpr")
     replay.refused.add("nodes")
-    asked, bundle = collect_path(session, from_outside(**to("service", "web-lb", 80)), timeout=50)
+    asked, bundle = looked(session, from_outside(**to("service", "web-lb", 80)), timeout=50)
     assert explain(asked, bundle).verdict == "unknown"

@@ -22,7 +22,6 @@ from kubectl_ebpfnet.collect.capture import capture
 from kubectl_ebpfnet.collect.doctor import checkup
 from kubectl_ebpfnet.collect.gatherer import Gatherer
 from kubectl_ebpfnet.collect.lists import survey_target
-from kubectl_ebpfnet.collect.path import collect_path
 from kubectl_ebpfnet.collect.scope import flows_scope
 from kubectl_ebpfnet.errors import UsageError
 from kubectl_ebpfnet.explain.doctor.report import examine
@@ -42,6 +41,7 @@ from kubectl_ebpfnet.model.net import TCP
 from kubectl_ebpfnet.model.path import PathRequest
 from tests.cluster.fake_api_server import ExecEnd, FakeApiServer, Seen, status_reply
 from tests.collect.conftest import Opened
+from tests.collect.looking import looked
 from tests.collect.many_nodes import ManyNodes
 from tests.collect.replay_cluster import ReplayCluster
 from tests.collect.test_doctor import AUTO, Server
@@ -73,7 +73,7 @@ class Target:
 
 
 def path(session: Session, _: Path, limit: float | None) -> Bundle:
-    return collect_path(session, to_service(), timeout=limit)[1]
+    return looked(session, to_service(), timeout=limit)[1]
 
 
 def captured(session: Session, folder: Path, limit: float | None) -> Bundle:
@@ -209,7 +209,7 @@ def test_what_a_service_refuses_asks_nobody(cluster: Opened, asked: PathRequest,
     ports[0]["name"] = "http"
     ports.append({**ports[0], "name": "metrics", "port": 9090, "nodePort": 30991})
     with pytest.raises(UsageError, match=says) as refused:
-        collect_path(session, asked, timeout=50)
+        looked(session, asked, timeout=50)
     assert refused.value.hint
     assert replay.execs == []
 

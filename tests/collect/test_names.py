@@ -12,13 +12,13 @@ from kubectl_ebpfnet.capture.open import open_bundle
 from kubectl_ebpfnet.cli import arguments
 from kubectl_ebpfnet.cluster.client.session import Session
 from kubectl_ebpfnet.collect.capture import capture
-from kubectl_ebpfnet.collect.path import collect_path
 from kubectl_ebpfnet.errors import UsageError
 from kubectl_ebpfnet.explain.path.walk import explain
 from kubectl_ebpfnet.model.evidence import API, CLIENT, Bundle, agent_place, pod_place
 from kubectl_ebpfnet.model.net import TCP
 from kubectl_ebpfnet.model.path import Path, PathRequest
 from tests.collect.conftest import Opened
+from tests.collect.looking import looked
 from tests.collect.replay_cluster import ReplayCluster
 
 POD = pod_place("default", "client")
@@ -42,7 +42,7 @@ def named(name: str, **more: Any) -> PathRequest:
 
 
 def asked(session: Session, request: PathRequest) -> tuple[Bundle, Path]:
-    by_pod, bundle = collect_path(session, request, timeout=50)
+    by_pod, bundle = looked(session, request, timeout=50)
     return bundle, explain(by_pod, bundle)
 
 

@@ -16,7 +16,6 @@ from kubectl_ebpfnet.cluster.nodepods import manifest
 from kubectl_ebpfnet.collect.ask import container, shell_script
 from kubectl_ebpfnet.collect.ask.access import Mode, NodeAccess
 from kubectl_ebpfnet.collect.capture import capture
-from kubectl_ebpfnet.collect.path import collect_path
 from kubectl_ebpfnet.explain.path.walk import explain
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.evidence import (
@@ -32,6 +31,7 @@ from kubectl_ebpfnet.model.path import PathRequest, Verdict
 from kubectl_ebpfnet.model.protocol.questions import PROGRAM, PROTOCOL
 from tests.cluster.fake_api_server import ExecEnd, Reply, Seen
 from tests.collect.conftest import Opened
+from tests.collect.looking import looked
 from tests.collect.replay_cluster import ReplayCluster
 
 RUN = manifest.Run(who="a test")
@@ -87,7 +87,7 @@ def test_a_node_pod_is_asked_about_the_pod_and_the_node_at_once(
 ) -> None:
     session, replay = cluster("vxlan-kpr")
     asked = node_pods(replay, [kept_pod("node1", 1), kept_pod("node2", 2)][mode is Mode.AUTO :])
-    _, bundle = collect_path(session, TO_WEB, access=NodeAccess(mode), timeout=50)
+    _, bundle = looked(session, TO_WEB, access=NodeAccess(mode), timeout=50)
     agents = {place.node for place in bundle.places(PlaceKind.AGENT)}
     nodes = {place.node for place in bundle.places(PlaceKind.NODE)}
     assert (agents, nodes) == (
@@ -129,7 +129,7 @@ def test_a_kept_node_pod_that_has_ended_is_said_and_another_one_asked(cluster: O
     replay.before = ended  # type: ignore[method-assign]
     said: list[object] = []
     access = NodeAccess(Mode.AUTO)
-    _, bundle = collect_path(session, TO_WEB, access=access, timeout=50, warn=said.append)
+    _, bundle = looked(session, TO_WEB, access=access, timeout=50, warn=said.append)
     assert said == ["the node pod that was kept on node2 does not answer: it may have ended"]
     assert {place.node for place in bundle.places(PlaceKind.AGENT)} == {"node1", "node2"}
     assert bundle.at(pod_place("default", "client"))
@@ -144,7 +144,7 @@ def test_a_capture_has_the_look_ups_of_the_paths_that_it_is_for(
     session, replay = cluster("vxlan-kpr")
     node_pods(replay, [kept_pod("node1", 1), kept_pod("node2", 2)])
     access, file = NodeAccess(Mode.POD), tmp_path / "x.zip"
-    _, live = collect_path(session, TO_WEB, access=access, timeout=50)
+    _, live = looked(session, TO_WEB, access=access, timeout=50)
     to = (
         arguments.destination("pod/web:8080"),
         arguments.destination("svc/web"),
@@ -199,7 +199,7 @@ def test_an_agent_that_hangs_costs_its_own_word_alone(
     replay.answer = answer  # type: ignore[method-assign]
     begun = time.monotonic()
     access = NodeAccess(mode)
-    _, bundle = collect_path(session, TO_WEB, access=access, timeout=50, warn=said.append)
+    _, bundle = looked(session, TO_WEB, access=access, timeout=50, warn=said.append)
     assert time.monotonic() - begun < 8
     agent = agent_place("node2")
     late = {record.error for record in bundle.at(agent) if not record.ran}

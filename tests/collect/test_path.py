@@ -12,7 +12,6 @@ import pytest
 
 from kubectl_ebpfnet.cluster.client.session import Session
 from kubectl_ebpfnet.collect.ask.access import Mode, NodeAccess
-from kubectl_ebpfnet.collect.path import collect_path
 from kubectl_ebpfnet.errors import ApiUnreachable, Forbidden, NotFound
 from kubectl_ebpfnet.explain.path.walk import explain
 from kubectl_ebpfnet.model import catalogue as q
@@ -29,6 +28,7 @@ from kubectl_ebpfnet.model.net import TCP
 from kubectl_ebpfnet.model.path import PathRequest
 from tests.cluster.fake_api_server import ExecEnd, status_reply
 from tests.collect.conftest import Opened
+from tests.collect.looking import looked
 from tests.collect.replay_cluster import ReplayCluster
 
 CLIENT_POD = pod_place("default", "client")
@@ -60,7 +60,7 @@ def to_object(kind: str, name: str, port: int | None = None) -> PathRequest:
 
 
 def collected(session: Session, asked: PathRequest, timeout: float | None = 50) -> Bundle:
-    return collect_path(session, asked, timeout=timeout)[1]
+    return looked(session, asked, timeout=timeout)[1]
 
 
 def failures(bundle: Bundle) -> list[Record]:
@@ -78,7 +78,7 @@ def one_failure(bundle: Bundle) -> Record:
 def test_a_live_bundle_says_what_the_scenario_says(cluster: Opened) -> None:
     session, replay = cluster("vxlan-kpr")
     talk: list[str] = []
-    asked, bundle = collect_path(session, request(), timeout=50, progress=talk.append)
+    asked, bundle = looked(session, request(), timeout=50, progress=talk.append)
     assert asked == request()
     assert talk[0] == "asking the API server"
     assert failures(bundle) == []
@@ -120,7 +120,7 @@ def test_live_and_from_a_capture_the_answer_is_the_same(
     cluster: Opened, scenario: str, asked: PathRequest
 ) -> None:
     session, replay = cluster(scenario)
-    request, bundle = collect_path(session, asked, timeout=50)
+    request, bundle = looked(session, asked, timeout=50)
     live = explain(request, bundle)
     # What a monitor printed before is in the recording alone: nobody waits for events live. The
     # policies' lists, which name what selects an endpoint, are not in this recording.
@@ -170,7 +170,7 @@ def test_a_workload_gives_one_of_its_pods(cluster: Opened) -> None:
         }
     )
     said: list[str] = []
-    asked, bundle = collect_path(
+    asked, bundle = looked(
         session,
         request(source="deploy/c", source_name="c", source_kind="Deployment"),
         timeout=50,
@@ -393,7 +393,7 @@ def test_no_node_pod_is_deployed_when_agents_are_not_known_in_time(cluster: Open
     replay.answer = answer  # type: ignore[method-assign]
     said: list[str] = []
     try:
-        _, bundle = collect_path(
+        _, bundle = looked(
             session, request(), timeout=1, warn=said.append, access=NodeAccess(Mode.AUTO)
         )
     finally:

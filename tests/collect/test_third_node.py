@@ -12,13 +12,13 @@ import pytest
 
 from kubectl_ebpfnet.cluster.client.session import Session
 from kubectl_ebpfnet.collect import packet
-from kubectl_ebpfnet.collect.path import collect_path
 from kubectl_ebpfnet.explain.path.walk import explained
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.evidence import Bundle, PlaceKind, Record, agent_place
 from kubectl_ebpfnet.model.path import Path, PathRequest
 from kubectl_ebpfnet.model.request import Further
 from tests.collect.conftest import Opened
+from tests.collect.looking import looked
 from tests.collect.replay_cluster import ReplayCluster
 from tests.collect.test_path import request, to_object
 
@@ -35,7 +35,7 @@ def answer(session: Session, asked: PathRequest) -> tuple[Path, Bundle]:
         paths.append(path)
         return more
 
-    _, bundle = collect_path(session, asked, timeout=50, further=further)
+    _, bundle = looked(session, asked, timeout=50, further=further)
     return paths[-1], bundle
 
 
