@@ -1,13 +1,15 @@
 """What two answers to one question differ in, for `path -w`: a line for each change.
 
 Traffic alone is no change: a hop that is seen now and followed from tables before, another source
-port, an age, a counter. A verdict, a cause, a hop that does another thing, a finding is.
+port, an age, a counter. A verdict, a cause, a hop that does another thing, a finding is. Where a
+pod was replaced, as in a rollout, that is one change: what differs in its name, address and device
+alone is none.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from difflib import SequenceMatcher
 
 from kubectl_ebpfnet.model.dataclass import dataclass
@@ -50,12 +52,13 @@ class Change:
 
 def changes(before: Path, after: Path) -> list[Change]:
     """Return what differs, what matters most first; [] where it is traffic alone."""
+    renamed = _renaming(before, after)
     return [
-        *_verdicts(before, after),
+        *_verdicts(before, after, renamed),
         *_ends(before, after),
-        *_findings(before, after),
-        *_ways("", (before, after), before.hops, after.hops),
-        *_backs(before, after),
+        *_findings(before, after, renamed),
+        *_ways("", (before, after), before.hops, after.hops, renamed),
+        *_backs(before, after, renamed),
     ]
 
 
@@ -108,17 +111,56 @@ def _differ(before: str, after: str) -> bool:
     return steady(before) != steady(after)
 
 
-def _verdicts(before: Path, after: Path) -> Iterator[Change]:
+_Renaming = Callable[[str], str]
+"""Gives a sentence of the answer before the names of the pods that stand at the ends now."""
+
+
+def _renaming(before: Path, after: Path) -> _Renaming:
+    names: dict[str, str] = {}
+    if before.hops and after.hops:
+        if _source(before) != _source(after):
+            names |= _pairs(_own(before.hops, 0), _own(after.hops, 0))
+        if _arrival(before) and _arrival(after):
+            names |= _pairs(_own(before.hops, -1), _own(after.hops, -1))
+    if not names:
+        return lambda text: text
+    words = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
+    pattern = re.compile(rf"(?<![\w.-])(?:{words})(?![\w-])")
+    return lambda text: pattern.sub(lambda match: names[match[0]], text)
+
+
+def _own(hops: Sequence[Hop], end: int) -> list[str]:
+    """Return what the pod at an end of a way, 0 or -1, has as its own: name, address, devices."""
+    hop = hops[end]
+    if hop.place is not HopPlace.POD:
+        return []
+    flow = hop.packet.flow
+    links = [phrases.in_short(each) for each in hops if each.kind is HopKind.LINK]
+    address = flow.source if end == 0 else flow.destination
+    return [hop.where.rpartition("/")[2], str(address), *links[end:][:1]]
+
+
+def _pairs(old: Sequence[str], new: Sequence[str]) -> dict[str, str]:
+    """Return the words of the one that stand for others in the other."""
+    return {
+        was: now
+        for texts in zip(old, new, strict=False)
+        for was, now in zip(*(text.split() for text in texts), strict=False)
+        if was != now
+    }
+
+
+def _verdicts(before: Path, after: Path, renamed: _Renaming) -> Iterator[Change]:
     if before.verdict is not after.verdict:
         yield Change("verdict", before.verdict.value.upper(), _verdict(after))
-    elif not after.verdict.let_through and _differ(_verdict(before), _verdict(after)):
+    elif not after.verdict.let_through and _differ(renamed(_verdict(before)), _verdict(after)):
         yield Change("verdict", "", _verdict(after))
-    if _differ(before.cause, after.cause):
+    if _differ(renamed(before.cause), after.cause):
         yield Change("cause", "" if after.cause else before.cause, after.cause)
         if after.cause and after.fix is not None:
             text = after.fix.text
             yield Change("fix", "", f"{text} {after.fix.command}" if after.fix.command else text)
-    known = {steady(each.text) for each in before.contradictions}
+    known = {steady(renamed(each.text)) for each in before.contradictions}
     for each in after.contradictions:
         if steady(each.text) not in known:
             yield Change("but", "", each.text)
@@ -167,15 +209,12 @@ def _arrival(path: Path) -> str:
     return f"pod {last.where}"
 
 
-def _findings(before: Path, after: Path) -> Iterator[Change]:
-    sides = [
-        {
-            (each.severity.value, steady(each.title)): each.title
-            for each in path.findings
-            if not each.decides
-        }
-        for path in (before, after)
-    ]
+def _findings(before: Path, after: Path, renamed: _Renaming) -> Iterator[Change]:
+    def of(path: Path, named: _Renaming) -> dict[tuple[str, str], str]:
+        found = [each for each in path.findings if not each.decides]
+        return {(each.severity.value, steady(named(each.title))): each.title for each in found}
+
+    sides = [of(before, renamed), of(after, str)]
     for key, title in sides[1].items():
         if key not in sides[0]:
             yield Change(key[0], "", title)
@@ -184,7 +223,7 @@ def _findings(before: Path, after: Path) -> Iterator[Change]:
             yield Change(key[0], title, "")
 
 
-def _backs(before: Path, after: Path) -> Iterator[Change]:
+def _backs(before: Path, after: Path, renamed: _Renaming) -> Iterator[Change]:
     """Yield how the way back differs: its end, and its hops where it is not as usual."""
     old, new = before.answer, after.answer
     if old is None or new is None:
@@ -192,14 +231,18 @@ def _backs(before: Path, after: Path) -> Iterator[Change]:
     texts = [
         ": ".join(filter(None, (each.state.value, phrases.way_back(each)))) for each in (old, new)
     ]
-    if _differ(*texts):
+    if _differ(renamed(texts[0]), texts[1]):
         yield Change("way back", *texts)
     if not (phrases.is_as_usual(old) and phrases.is_as_usual(new)):
-        yield from _ways("back: ", (before, after), old.hops, new.hops)
+        yield from _ways("back: ", (before, after), old.hops, new.hops, renamed)
 
 
 def _ways(
-    prefix: str, paths: tuple[Path, Path], old: Sequence[Hop], new: Sequence[Hop]
+    prefix: str,
+    paths: tuple[Path, Path],
+    old: Sequence[Hop],
+    new: Sequence[Hop],
+    renamed: _Renaming,
 ) -> Iterator[Change]:
     """Yield the hops that do another thing, are new, or are there no more.
 
@@ -207,23 +250,28 @@ def _ways(
         prefix: before the names of places: "" for the packet's own way.
         paths: before and after.
         old, new: hops of a way of these.
+        renamed: of the texts before.
     """
     before, after = paths
     sent = [None if prefix or not path.hops else phrases.sent(path) for path in paths]
     sides = [list(_steps(prefix, *each)) for each in zip((old, new), sent, strict=True)]
-    keys = [[(step.what, steady(step.text)) for step in side] for side in sides]
+    namings: tuple[_Renaming, _Renaming] = (renamed, str)
+    keys = [
+        [(named(step.what), steady(named(step.text))) for step in side]
+        for named, side in zip(namings, sides, strict=True)
+    ]
     other_source = _source(before) != _source(after)
     for tag, i, j, k, m in SequenceMatcher(None, keys[0], keys[1], autojunk=False).get_opcodes():
         if tag == "equal":
             continue
         gone, come = sides[0][i:j], sides[1][k:m]
         for step in gone:
-            pair = next((each for each in come if each.what == step.what), None)
+            pair = next((each for each in come if each.what == renamed(step.what)), None)
             if pair is not None:
                 come.remove(pair)
                 if other_source and step.of_pod:
                     continue
-                yield Change(step.what, step.text, pair.text)
+                yield Change(pair.what, step.text, pair.text)
             elif m < len(sides[1]) or after.verdict.let_through:
                 yield Change(step.what, step.text, "")  # else the packet comes no further now
         if j == len(sides[0]) and not before.verdict.let_through:

@@ -8,7 +8,7 @@ from pathlib import Path as File
 import pytest
 
 from kubectl_ebpfnet.capture.open import open_bundle
-from kubectl_ebpfnet.model.evidence import InMemory, bundle_of
+from kubectl_ebpfnet.model.evidence import InMemory, Record, bundle_of
 from kubectl_ebpfnet.model.path import Finding, Path, Severity, Verdict
 from kubectl_ebpfnet.render.path.changes import MOST, Change, changes, lines
 from kubectl_ebpfnet.render.text.view import View
@@ -76,21 +76,37 @@ def test_findings_come_and_go() -> None:
     assert changes(worse, more) == []
 
 
-def test_another_pod_is_named_and_its_own_hops_are_not_counted() -> None:
-    path = answer()
-    other = replace(
-        path,
-        source=replace(path.source, name="client-2"),
-        hops=tuple(
-            replace(hop, summary=hop.summary.replace("10.244.1.160", "10.244.1.161"),
-                    short=hop.short.replace("lxcca1c984e26ef", "lxc0"))
-            if hop.number <= 3 else hop
-            for hop in path.hops
-        ),
-    )  # fmt: skip
-    assert changes(path, other) == [
+_NEW = {b"client": b"client-2", b"10.244.1.160": b"10.244.1.161", b"lxcca1c984e26ef": b"lxc0"}
+
+
+def replaced_pod(edit: tuple[bytes, bytes] = (b"", b"")) -> Path:
+    """The answer of the recorded cluster, its client replaced by another: name, address, device."""
+
+    def anew(record: Record) -> Record:
+        text = record.stdout.read()
+        for old, new in _NEW.items():
+            text = text.replace(old, new)
+        pod = "client-2" if record.place.pod == "client" else record.place.pod
+        place = replace(record.place, pod=pod)
+        text = text.replace(*edit) if edit[0] else text
+        return replace(record, place=place, stdout=InMemory(text))
+
+    records = [anew(record) for record in open_bundle(File(SCENARIOS) / VXLAN).records]
+    return ask(bundle_of(records, VXLAN), "client-2", "1.1.1.1:80", "tcp")
+
+
+def test_another_pod_is_one_change_whatever_is_called_after_it() -> None:
+    path = replaced_pod()
+    assert any("lxc0" in hop.summary for hop in path.hops if hop.node)
+    assert changes(answer(), path) == [
         Change("source", "pod/client on node2", "pod/client-2 on node2")
     ]
+
+
+def test_what_else_changes_beside_another_pod_is_told() -> None:
+    found = changes(answer(), replaced_pod((b"172.30.0.200", b"172.30.0.99")))
+    assert [change.what for change in found if "172.30.0.99" in change.after][:1] == ["node2 route"]
+    assert found[0].what == "source"
 
 
 def test_lines_have_the_time_and_keep_within_the_terminal() -> None:
