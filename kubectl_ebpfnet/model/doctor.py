@@ -256,6 +256,7 @@ class NodeCheck:
             capture); "" for none.
         node_pod_problem: why it did not answer, or could not be deployed.
         kernel: what the kernel says of itself, by a node pod.
+        kernel_release: uname -r, by a node pod or by the Node object; "" where neither is known.
         by: who answers for the node: `agent`, `node pod`, `shell`, `new node pod` (each run
             deploys one; not tried), "" for nobody.
         commands: one for each of COMMANDS.
@@ -273,6 +274,7 @@ class NodeCheck:
     node_pod: str = ""
     node_pod_problem: str = ""
     kernel: KernelFacts | None = None
+    kernel_release: str = ""
     by: str = ""
     commands: tuple[Reach, ...] = ()
     evidence: tuple[Evidence, ...] = ()

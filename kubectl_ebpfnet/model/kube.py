@@ -194,6 +194,7 @@ class Node:
         labels: label → value.
         taints: their keys.
         version: the kubelet's, e.g. `v1.31.2`; kube-proxy's is the same or near it.
+        kernel: its release, as the kubelet tells it.
         not_ready_since: lastTransitionTime of a Ready condition that is not True, RFC 3339.
     """
 
@@ -207,6 +208,7 @@ class Node:
     labels: tuple[tuple[str, str], ...] = ()
     taints: tuple[str, ...] = ()
     version: str = ""
+    kernel: str = ""
     not_ready_since: str = field(default="", compare=False)
 
     @property

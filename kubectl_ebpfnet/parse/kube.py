@@ -275,6 +275,7 @@ def node(value: Any) -> Node:
         labels=js.pairs(value, "metadata", "labels"),
         taints=tuple(js.text(item, "key") for item in js.items(value, "spec", "taints")),
         version=js.text(value, "status", "nodeInfo", "kubeletVersion"),
+        kernel=js.text(value, "status", "nodeInfo", "kernelVersion"),
         not_ready_since=js.text(unready, "lastTransitionTime"),
     )
 

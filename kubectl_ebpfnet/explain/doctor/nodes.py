@@ -44,7 +44,8 @@ def check(name: str, context: DoctorContext) -> NodeCheck:
     ran = any(record.ran for record in by_agent)
     tools, missing = _tools(cluster, name, by_agent)
     there = any(record.ran for record in by_pod)
-    kernel = cluster.node(name)[q.KERNEL].facts if there else ()
+    facts = cluster.node(name)[q.KERNEL].facts if there else ()
+    kernel = next(iter(facts), None)
     found = NodeCheck(
         name,
         ready=None if node is None else node.ready,
@@ -56,7 +57,8 @@ def check(name: str, context: DoctorContext) -> NodeCheck:
         missing_tools=missing,
         node_pod=_node_pod(name in context.kept, by_pod) if there else "",
         node_pod_problem="" if there else _problem(by_pod),
-        kernel=next(iter(kernel), None),
+        kernel=kernel,
+        kernel_release=kernel.release if kernel else node.kernel if node else "",
         evidence=tuple(_evidence((*by_agent, *by_pod))),
     )
     found = replace(found, by=_by(found, context))

@@ -18,7 +18,7 @@ from kubectl_ebpfnet.model.doctor import (
     NodeCheck,
     Reach,
 )
-from kubectl_ebpfnet.model.evidence import LIVE, NOBODY_ASKED, Bundle
+from kubectl_ebpfnet.model.evidence import NOBODY_ASKED, Bundle
 from kubectl_ebpfnet.model.few import few
 from kubectl_ebpfnet.model.path import Evidence
 from kubectl_ebpfnet.model.probe import Judgement
@@ -64,11 +64,10 @@ def render(report: Checkup, bundle: Bundle, format_name: str, view: View) -> str
         }
         return document_text(wanted, lambda: document)
     room = View(0, view.color, view.evidence) if format_name == "wide" else view
-    quiet = replace(bundle, source=LIVE, note="")  # the last lines tell of the capture, once
 
     def table(title: str, columns: Sequence[Column[Any]], rows: Sequence[Any]) -> str:
         made = Listing(SCHEMA, "", columns, rows, attrgetter("evidence"), "none", (), {})
-        return (f"{title}\n" if title else "") + listing.render(made, quiet, format_name, room)
+        return (f"{title}\n" if title else "") + listing.render(made, bundle, format_name, room)
 
     parts = [
         "".join(f"{line}\n" for line in _headline(report, room)),
@@ -190,7 +189,7 @@ def _node_cells(node: NodeCheck) -> tuple[str, ...]:
         _yes(node.agent_exec if node.agent else None),
         _tools(node),
         node.node_pod or ("failed" if node.node_pod_problem not in ("", NOBODY_ASKED) else ""),
-        kernel.release if kernel is not None else "",
+        node.kernel_release,
         "" if stats is None else "on" if stats else "off",
         "; ".join(text for text in problems if text),
     )

@@ -34,6 +34,7 @@ from kubectl_ebpfnet.render.lists.listing import FORMATS, REPORTS, Listing
 from kubectl_ebpfnet.render.output.formats import document_text, output_format
 from kubectl_ebpfnet.render.path.document import sources
 from kubectl_ebpfnet.render.text import findings
+from kubectl_ebpfnet.render.text.captured import captured
 from kubectl_ebpfnet.render.text.style import Style
 from kubectl_ebpfnet.render.text.view import View
 from kubectl_ebpfnet.render.text.wrap import hanging, wrap
@@ -124,9 +125,9 @@ def _text(report: ProbeReport, bundle: Bundle, format_name: str, view: View) -> 
     for target in report.targets:
         rows = [row for row in report.rows if row.target == target]
         rows += [on_a_node(a) for a in report.internal if a.target == target]
-        shown = listing.render(_listing(target, rows), replace(bundle, note=""), format_name, view)
+        shown = listing.render(_listing(target, rows), bundle, format_name, view)
         sections.append(shown.rstrip("\n").split("\n"))
-    sections.append(_note_lines(report, view))
+    sections.append(_note_lines(report, bundle, view))
     sections.append(findings.lines(report.findings, bundle, view))
     sections.append(
         [
@@ -135,8 +136,6 @@ def _text(report: ProbeReport, bundle: Bundle, format_name: str, view: View) -> 
             for line in hanging("MISSING  ", view.text(text), view.width)
         ]
     )
-    if bundle.note:
-        sections.append(hanging("CAPTURE  ", view.text(bundle.note), view.width))
     return "\n\n".join("\n".join(section) for section in sections if section) + "\n"
 
 
@@ -201,8 +200,7 @@ def notes(report: ProbeReport) -> list[tuple[str, str]]:
     return shown
 
 
-def _note_lines(report: ProbeReport, view: View) -> list[str]:
-    lines = []
-    for label, text in notes(report):
-        lines += hanging("NOTE  ", view.text(f"{label}: {text}"), view.width)
-    return lines
+def _note_lines(report: ProbeReport, bundle: Bundle, view: View) -> list[str]:
+    """Return the notes on rows, and below them those on the capture."""
+    texts = [f"{label}: {text}" for label, text in notes(report)] + captured(bundle)
+    return [line for text in texts for line in hanging("NOTE  ", view.text(text), view.width)]

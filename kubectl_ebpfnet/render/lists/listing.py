@@ -17,7 +17,6 @@ from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.path import Evidence
 from kubectl_ebpfnet.model.protocol import codec
 from kubectl_ebpfnet.render.output.formats import DOCUMENTS, LISTS, document_text, output_format
-from kubectl_ebpfnet.render.text.captured import captured
 from kubectl_ebpfnet.render.text.columns import columns
 from kubectl_ebpfnet.render.text.evidence import Proofs
 from kubectl_ebpfnet.render.text.style import escape
@@ -178,8 +177,6 @@ def _table(
         lines.append("")
         for note in listing.notes:
             lines += hanging("MISSING  ", view.text(note), view.width)
-    for text in captured(bundle):
-        lines += ["", *hanging("NOTE  ", view.text(text), view.width)]
     return "\n".join(lines) + "\n"
 
 

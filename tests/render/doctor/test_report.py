@@ -80,6 +80,7 @@ def report(*nodes: NodeCheck) -> Checkup:
 POD = replace(
     good("n3"), agent="", agent_exec=None, tools=(), missing_tools=(), node_pod="kept",
     by="node pod", kernel=KernelFacts("6.12.1-amd64", bpf_stats=False),
+    kernel_release="6.12.1-amd64",
 )  # fmt: skip
 THREE = report(good("n1"), bad("n2"), POD)
 
