@@ -20,18 +20,30 @@ from kubectl_ebpfnet.errors import UsageError
 STDOUT = "-"
 _NO_NAME = re.compile(r"[^A-Za-z0-9.]+")
 _LONGEST_CONTEXT = 60
+_FORMAT = re.compile(
+    r"table|wide|json|yaml|name|html|mermaid|dot|zip"
+    r"|(jsonpath(-as-json|-file)?|custom-columns(-file)?|go-template(-file)?|template(file)?)(=.*)?",
+    re.DOTALL,
+)
+"""What -o takes of other commands and of kubectl; here it is a file."""
 
 
 def given(output: str, deprecated: str) -> str:
     """Return the word of -o, or of -f, as which it was known once.
 
     Raises:
-        UsageError: both were given, or stdout is a terminal.
+        UsageError: both were given, -o is a format's word, or stdout is a terminal.
     """
     if deprecated:
         if output:
             raise UsageError("-o and -f: a capture is one file", hint="-f is the old name of -o")
         Progress().warn("Flag --file has been deprecated, use -o: in kubectl -f is an input")
+    if _FORMAT.fullmatch(output):
+        name = output.partition("=")[0]
+        raise UsageError(
+            f"-o {name}: capture writes a zip, whose name -o is",
+            hint=f"e.g. -o case.zip; -o ./{name} for a file of this name",
+        )
     if output == STDOUT and sys.stdout is not None and sys.stdout.isatty():
         hint = f"e.g. {PROGRAM} capture -o - pod/NAME > case.zip"
         raise UsageError("-o -: stdout is a terminal, and a capture is a zip", hint=hint)

@@ -235,17 +235,20 @@ def _node_access(
         has_capture: a capture is read in place of a cluster.
 
     Raises:
-        UsageError: a value is empty, or --dry-run is wrong.
+        UsageError: a value is empty, or --dry-run is wrong; with a capture, any other value too,
+            which `NodeAccessFlags.access` would refuse.
     """
     given = {flag.spellings[-1]: values[flag.field] for flag in flags if values[flag.field]}
     for flag in flags:
         if values[flag.field] == "":
             raise UsageError(f"{flag.spellings[-1]} is empty", hint="leave it out")
     how = dry_run(given.pop("--dry-run", None))
-    if has_capture:
+    found = NodeAccessFlags(**{**{k: v for k, v in values.items() if v}, "dry_run": how})
+    if has_capture and given:
+        found.access()
         for spelling in given:
             Progress().warn(f"{spelling} has no effect with --from: no node is asked")
-    return NodeAccessFlags(**{**{k: v for k, v in values.items() if v}, "dry_run": how})
+    return found
 
 
 def _with_flags(function: Callable[..., int], more: tuple[Flag, ...]) -> Callable[..., int]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import shlex
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -11,7 +13,7 @@ from kubectl_ebpfnet.cli import arguments
 from kubectl_ebpfnet.cli.flags import GlobalFlags
 from kubectl_ebpfnet.cli.sources import connect, open_capture
 from kubectl_ebpfnet.cli.terminal import Progress
-from kubectl_ebpfnet.errors import UsageError
+from kubectl_ebpfnet.errors import BundleError, UsageError
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.dry_run import DryRun
 from kubectl_ebpfnet.model.net import TCP, UDP
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 EXIT_CODES = {Judgement.AS_ASKED: 0, Judgement.CONTRADICTED: 3, Judgement.UNKNOWN: 4}
 _PROTOCOLS = {"": None, "tcp": TCP, "udp": UDP}
 _MOST_ATTEMPTS = 100
+_NODE_NAME = re.compile(r"[a-z0-9][a-z0-9.-]*(?<!\.zip)(?<!\.json)(?<!\.gz)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +119,7 @@ def prober(
     """
     probe_flags.request("default")  # refuse a wrong request before the cluster is contacted
     if capture:
-        _refuse_capture(capture, verify=verify)
-        bundle = open_capture(capture)
+        bundle = _opened(capture, verify=verify)
         from kubectl_ebpfnet.explain.lb.judge import judge
 
         request = probe_flags.request(global_flags.namespace or "default")
@@ -145,14 +147,21 @@ def prober(
         yield lambda: [probe(run.Probe(gatherer, request))]
 
 
-def _refuse_capture(capture: str, *, verify: bool) -> None:
-    """Refuse what cannot be done with a capture, and the old meaning of --from."""
-    if capture.startswith(("node/", "no/", "nodes/")) and not os.path.exists(capture):
-        raise UsageError(
-            f"--from {capture}: no such capture", hint=f"the sending node is --from-node {capture}"
-        )
+def _opened(capture: str, *, verify: bool) -> Bundle:
+    """Read a capture; the hint where there is none names the flag that --from once was."""
     if verify:
         raise UsageError("--verify-policies copies the Service: it needs a cluster, not --from")
+    try:
+        return open_capture(capture)
+    except BundleError as error:
+        old = capture.startswith(("node/", "no/", "nodes/"))
+        if os.path.exists(capture) or not (old or _NODE_NAME.fullmatch(capture)):
+            raise
+        hint = f"the sending node is --from-node {shlex.quote(capture)}"
+        if old:
+            raise UsageError(f"--from {capture}: no such capture", hint=hint) from None
+        error.hint = f"{hint}; {error.hint}"
+        raise
 
 
 def _rehearse(gatherer: Gatherer, progress: Progress) -> None:

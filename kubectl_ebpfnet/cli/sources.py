@@ -50,7 +50,8 @@ def open_reader(
     from kubectl_ebpfnet.collect.lists import CapturedLists, LiveLists
 
     if capture:
-        yield CapturedLists(open_capture(capture), global_flags.namespace or "default")
+        namespace = global_flags.namespace or "default"
+        yield CapturedLists(open_capture(capture), namespace, progress.warn)
         return
     with (
         connect(global_flags, progress) as (session, access),

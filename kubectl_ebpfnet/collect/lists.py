@@ -7,7 +7,7 @@ from functools import partial
 from typing import Protocol
 
 from kubectl_ebpfnet.cluster.resolve import find_node, find_pod, find_service
-from kubectl_ebpfnet.collect.gatherer import Gatherer
+from kubectl_ebpfnet.collect.gatherer import Gatherer, Notify
 from kubectl_ebpfnet.collect.survey import ScopeOf, SurveyTarget, ask_places, survey
 from kubectl_ebpfnet.errors import NotFound, UsageError
 from kubectl_ebpfnet.explain.flows.peers import of_addresses, of_service
@@ -160,14 +160,14 @@ class LiveLists:
 class CapturedLists:
     """Reads a capture."""
 
-    def __init__(self, bundle: Bundle, namespace: str) -> None:
-        """`namespace`: of the run."""
-        self._bundle, self._namespace = bundle, namespace
+    def __init__(self, bundle: Bundle, namespace: str, warn: Notify) -> None:
+        """`namespace`: of the run; `warn`: takes the line that names the pod of a workload."""
+        self._bundle, self._namespace, self._warn = bundle, namespace, warn
         self._cluster = ClusterView(bundle)
 
     def target(self, wanted: SurveyTarget, _scope: ScopeOf) -> SurveyedTarget:
         """Find a pod, a workload or a node."""
-        return target_in_bundle(self._bundle, wanted, self._namespace)
+        return target_in_bundle(self._bundle, wanted, self._namespace, self._warn)
 
     def pods(self, choice: PodChoice, _scope: ScopeOf) -> SurveyedPods:
         """Find several pods."""
@@ -233,13 +233,16 @@ def survey_target(gatherer: Gatherer, target: SurveyTarget, scope: ScopeOf) -> S
     return SurveyedTarget("", gatherer.session.namespace, name, bundle)
 
 
-def target_in_bundle(bundle: Bundle, target: SurveyTarget, namespace: str) -> SurveyedTarget:
+def target_in_bundle(
+    bundle: Bundle, target: SurveyTarget, namespace: str, warn: Notify
+) -> SurveyedTarget:
     """Find a target in a capture, as `path` finds its source.
 
     Args:
         bundle: the capture.
         target: a pod, a workload or a node.
         namespace: of the pod.
+        warn: takes the line that names the pod of a workload.
 
     Raises:
         NotFound: the capture has no record of the target; the hint lists the targets it has.
@@ -251,6 +254,8 @@ def target_in_bundle(bundle: Bundle, target: SurveyTarget, namespace: str) -> Su
         hint = in_capture("nodes", cluster.node_names, target.name)
         raise NotFound("node", target.name, hint=hint)
     pod = placed_pod(cluster, namespace, target.kind, target.name)
+    if target.kind != "pod":
+        warn(f"{target.kind.lower()}/{target.name}: taking pod/{pod.name}, {pod.note}")
     return SurveyedTarget("", namespace, pod.name, bundle)
 
 

@@ -7,7 +7,9 @@ import re
 import pytest
 
 from kubectl_ebpfnet.cli.arguments import pod_or_node
-from kubectl_ebpfnet.cli.capture_file import default_name, reader, summary
+from kubectl_ebpfnet.cli.capture_file import default_name, given, reader, summary
+from kubectl_ebpfnet.errors import UsageError
+from kubectl_ebpfnet.render.path.formats import NAMES
 
 
 @pytest.mark.parametrize(
@@ -60,3 +62,17 @@ def test_the_question_that_the_file_answers(targets, to, namespace, asked):
     read = [pod_or_node(word, "capture") for word in targets]
     assert reader(read, to, namespace, redact=False) == asked
     assert reader(read, to, namespace, redact=True) == "…"
+
+
+@pytest.mark.parametrize("word", [*(name for name in NAMES if "=" not in name), "name", "zip"])
+def test_a_format_is_no_name_of_a_file(word):
+    with pytest.raises(UsageError, match=f"^-o {word}: capture writes a zip") as refused:
+        given(word, "")
+    assert f"-o ./{word}" in refused.value.hint
+    assert given(f"./{word}", "") == f"./{word}"
+
+
+def test_a_template_is_no_name_of_a_file():
+    with pytest.raises(UsageError, match=r"^-o jsonpath: "):
+        given("jsonpath={.items[*].id}", "")
+    assert given("name.zip", "") == "name.zip"

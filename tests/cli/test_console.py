@@ -36,6 +36,9 @@ from tests.cli.console import PROGRAM, SECONDS, environment, run, run_process
         ("path pod/x 1.1.1.1 --dry-run=foo", 'Invalid dry-run value (foo). Must be "none", "ser'),
         ("cleanup --dry-run=", 'Invalid dry-run value (). Must be "none", "server", or "client".'),
         ("probe-lb web --from node/n1", "hint: the sending node is --from-node node/n1"),
+        ("path pod/x 1.1.1.1 --from demo --node-access foo", "--node-access 'foo': no such mode"),
+        ("probe-lb web --from demo --keep --node-access none", "no node pod is deployed that"),
+        ("capture pod/x -o json", "hint: e.g. -o case.zip; -o ./json for a file of this name"),
         ("probe-lb web --from demo --verify-policies", "it needs a cluster, not --from"),
         ("path pod/x 1.1.1.1 --from=", "--from is empty\nhint: leave --from out"),
         ("flows pod/x --from=", "--from is empty"),
@@ -126,6 +129,33 @@ def test_no_such_capture():
         "hint: a capture is made by `kubectl ebpfnet capture -o FILE`; built in are demo, "
         "demo:dropped, demo:unknown\n"
     )
+
+
+def test_a_node_that_is_given_as_a_capture():
+    done = run("probe-lb", "web", "--from", "n1.example")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "hint: the sending node is --from-node n1.example; a capture is made" in done.stderr
+    assert "--from-node" not in run("probe-lb", "web", "--from", "case.zip").stderr
+
+
+def test_a_sender_that_no_capture_knows():
+    done = run("probe-lb", "web-lb-local", "--from", "demo", "--from-node", "node9")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == 'error: node "node9" not found\nhint: nodes there are: node1, node2\n'
+
+
+def test_the_notes_on_a_probe_stand_together():
+    lines = run("probe-lb", "web-lb-local", "--from", "demo").stdout.splitlines()
+    notes = [number for number, line in enumerate(lines) if line.startswith("NOTE  ")]
+    assert len(notes) == 3
+    assert notes == list(range(notes[0], len(lines)))
+
+
+def test_which_pod_stands_for_a_workload():
+    for command in ("flows", "programs"):
+        done = run(command, "deploy/web", "--from", "demo")
+        assert "deployment/web: taking pod/web-7c469c57c9-8p62k, the one pod of Dep" in done.stderr
+        assert "taking" not in run(command, "pod/client", "--from", "demo").stderr
 
 
 def test_watching_a_capture_says_that_it_does_not_change():

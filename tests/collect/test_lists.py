@@ -22,10 +22,15 @@ from tests.collect.conftest import Opened
 
 
 @pytest.fixture
-def opened(cluster: Opened) -> Any:
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def opened(cluster: Opened, said: list[str]) -> Any:
     session, replay = cluster("vxlan-kpr")
-    with Gatherer(session, NodeAccess(Mode.AUTO)) as gatherer:
-        yield LiveLists(gatherer, 50), CapturedLists(replay.bundle, "default"), replay
+    with Gatherer(session, NodeAccess(Mode.AUTO), warn=said.append) as gatherer:
+        yield LiveLists(gatherer, 50), CapturedLists(replay.bundle, "default", said.append), replay
 
 
 def test_pods_by_label_and_their_nodes_are_asked(opened: Any) -> None:

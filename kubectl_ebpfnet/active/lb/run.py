@@ -162,7 +162,7 @@ class Probe:
             why = "; ".join(dict.fromkeys(record.why_not() for record in records))
             raise ClusterError(
                 f"no probe was sent: {why}",
-                hint="--dry-run shows the expected results without node pods",
+                hint="--dry-run=client shows the expected results without node pods",
             )
         unreached = [
             attempt

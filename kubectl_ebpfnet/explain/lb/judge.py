@@ -61,6 +61,7 @@ def judge(
     cluster = ClusterView(bundle)
     service = probe_targets.service(cluster, request)
     nodes = probe_targets.nodes(cluster, request.nodes)
+    probe_targets.check_sender(cluster, request.from_node)
     resolved = probe_targets.resolved(cluster, service)
     found = probe_targets.targets(request, service, nodes, resolved)
     targets = tuple(dict.fromkeys((*found, *(a.target for a in attempts))))

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from kubectl_ebpfnet.errors import EbpfnetError, NotFound, UsageError
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
-from kubectl_ebpfnet.explain.views.in_capture import in_capture
+from kubectl_ebpfnet.explain.views.in_capture import in_capture, like
 from kubectl_ebpfnet.model.evidence import CLIENT
 from kubectl_ebpfnet.model.kube import Node, Service, ServicePort
 from kubectl_ebpfnet.model.net import SCTP, Address, protocol_name
@@ -173,6 +173,13 @@ def nodes(cluster: ClusterView, selector: str) -> tuple[Node, ...]:
             hint=own if named else "`kubectl get nodes --show-labels` tells what they have",
         )
     return tuple(sorted(found, key=lambda node: node.name))
+
+
+def check_sender(cluster: ClusterView, name: str) -> None:
+    """Refuse a sender that is no node of the cluster; "" is any. Raises NotFound."""
+    names = [node.name for node in cluster.kube.nodes]
+    if name and names and name not in names:
+        raise NotFound("node", name, hint=f"nodes there are: {like(names, name)}")
 
 
 def selects(selector: str, labels: Iterable[tuple[str, str]]) -> bool:

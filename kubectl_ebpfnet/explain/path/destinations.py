@@ -227,7 +227,7 @@ def _from_outside(
         title = f"svc {service.namespace}/{service.name}"
         has = (*outside, *(node.internal_addresses if node is not None and not outside else ()))
         why = _why_none(title, has, versions) + " for a client outside"
-        return FarAddress(None, number, note=why, fix=_other_version(outside, request))
+        return FarAddress(None, number, note=why, fix=_other_version(has, request))
     at = first_lookup_of(cluster, source, port.protocol)
     found = find(cluster, source.node, address, number, port.protocol, at)
     return FarAddress(address, number, found, note)

@@ -40,7 +40,8 @@ def how_to_get(walk: PathBuilder) -> Fix | None:
     there, protocol = walk.ends.destination, walk.ends.flow.protocol
     service = walk.ends.service
     if walk.ends.entry and there.kind == "service" and (not service or service.type == "NodePort"):
-        there = replace(there, kind="address")  # a node port is no port of the Service
+        known = there.address is not None  # a node port is no port of the Service
+        there = replace(there, kind="address") if known else replace(there, port=None)
     if bundle.source != LIVE:
         to = _to_record(there, walk.ends.source.namespace, protocol)
         places = f"node/{word(walk.ends.entry)}" if walk.ends.entry else sender

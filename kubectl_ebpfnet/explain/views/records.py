@@ -17,6 +17,7 @@ from kubectl_ebpfnet.model.catalogue import best_record
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import LIVE, Bundle, Place, Record, matching_lines
 from kubectl_ebpfnet.model.fact import Fact
+from kubectl_ebpfnet.model.protocol.questions import PROGRAM
 from kubectl_ebpfnet.parse import node_side
 
 T = TypeVar("T")
@@ -133,7 +134,11 @@ def _never_asked(bundle: Bundle, places: Sequence[Place], fact: Fact[Any]) -> st
                 return record.error
     if not any(bundle.at(place) for place in places):
         return f"nothing is recorded of {places[-1] if places else 'any place'}"
-    command = f"`{' '.join((fact.forms or fact.answers)[0])}` of {places[-1]}"
-    if bundle.source == LIVE:
-        return f"{command} was not asked for"
-    return f"the capture lacks {command}"
+    argv, live = (fact.forms or fact.answers)[0], bundle.source == LIVE
+    if argv[0] == PROGRAM:  # the node side's own words, which nobody can type
+        what = f"the {' '.join(argv[1:])} of {places[-1]}"
+        if live:
+            return f"nobody was asked for {what}, which a node pod alone reads"
+        return f"the capture lacks {what}: `capture --node-access pod` records them"
+    command = f"`{' '.join(argv)}` of {places[-1]}"
+    return f"{command} was not asked for" if live else f"the capture lacks {command}"

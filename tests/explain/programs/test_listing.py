@@ -85,10 +85,9 @@ def test_what_was_not_seen_is_said() -> None:
 
 def test_a_capture_lacks_what_a_live_run_did_not_ask_for() -> None:
     records = (pod_object(), answer(POD, "links"), *NODE_FACTS)
-    command = "`ebpfnet-node attachments` of pod shop/cart"
-    for found, said in (
-        (bundle_of(records), f"{command} was not asked for"),
-        (bundle_of(records, "c.zip"), f"the capture lacks {command}"),
+    for found, said in (  # in words that a user can run
+        (bundle_of(records), "nobody was asked for the attachments of pod shop/cart, which a node"),
+        (bundle_of(records, "c.zip"), "attachments of pod shop/cart: `capture --node-access pod`"),
     ):
         assert said in program_list.of_pod("shop", "cart", found).missing[0]
 
@@ -107,7 +106,7 @@ def test_out_of_what_an_agent_said() -> None:
     assert first.program.tag == "e19de17a3652e5b3"
     assert first.evidence
     assert {row.name for row in found.programs[1:]} >= {"cil_sock4_connect", "cil_sock6_sendmsg"}
-    assert "--node-access pod" not in found.missing[0]
+    assert "asks for them" not in found.missing[0]  # a capture is asked nothing
     live = bundle_of(open_bundle(RECORDED).records)
     asked = program_list.of_pod("default", "client", live)
     assert "--node-access pod asks for them" in asked.missing[0]
