@@ -26,12 +26,14 @@ _WHAT = 16
 MOST = 24
 """Changes of one look that are printed; a path through other nodes differs in every hop."""
 _TRAFFIC = (
-    (re.compile(r"\b(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+\b"), "…"),
+    (re.compile(r"(?<![\w:.])(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+(?!\w|:\w)"), "…"),
     (re.compile(r", (?:REACHABLE|STALE|DELAY|PROBE)\b"), ""),
-    (re.compile(r"\b\d[\d,]* (packets?|bytes|drops?|entries|times|flows?)\b"), r"… \1"),
-    (re.compile(r"(\d|\])(:\d+) → "), r"\1 → "),
+    (re.compile(r"\b\d[\d,]* (packets?|drops?|entries|times|flows?)\b(?:, \d+ bytes)?"), r"… \1"),
+    (re.compile(r"\bsent \d+ bytes"), "sent … bytes"),
+    (re.compile(r"(\d(?:\.\d+){3}|\]):\d+ → "), r"\1 → "),
 )
-"""What changes in a sentence while nothing but traffic happens."""
+"""What traffic alone changes in a sentence: ages, states of neighbours, counters, source ports. A
+MAC or an address of IPv6 is no age (`be:1d`), and a size no counter."""
 _OF_TRAFFIC = (HopKind.CONNTRACK,)
 """Hops that say what was tracked, and not what the cluster does."""
 

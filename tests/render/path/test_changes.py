@@ -10,7 +10,7 @@ import pytest
 from kubectl_ebpfnet.capture.open import open_bundle
 from kubectl_ebpfnet.model.evidence import InMemory, Record, bundle_of
 from kubectl_ebpfnet.model.path import Finding, Path, Severity, Verdict
-from kubectl_ebpfnet.render.path.changes import MOST, Change, changes, lines
+from kubectl_ebpfnet.render.path.changes import MOST, Change, changes, lines, steady
 from kubectl_ebpfnet.render.text.view import View
 from tests.explain.path.changed import POLICY, SCENARIOS, VXLAN, ask
 
@@ -44,6 +44,29 @@ def test_the_same_twice_is_no_change() -> None:
 )
 def test_traffic_alone_is_no_change(traffic: tuple[str, str, str]) -> None:
     assert changes(answer(), answer(edit=traffic)) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "alike"),
+    [
+        ("answered 9s before the record", "answered 1m5s before the record", True),
+        ("no answer within 29.98s", "no answer within 30.01s", True),
+        ("at a2:c1:6b:49:b6:1d, REACHABLE", "at a2:c1:6b:49:b6:1d, STALE", True),
+        ("at a2:c1:6b:49:b6:1d", "at a2:c1:6b:49:b6:2d", False),
+        ("at 1d:c1:6b:49:b6:21", "at 2d:c1:6b:49:b6:21", False),
+        ("via fd00:1d::1", "via fd00:2d::1", False),
+        ("packets of more than 1450 bytes are lost", "packets of more than 1400 bytes are lost",
+         False),
+        ("1,204 packets, 88 bytes", "1,305 packets, 99 bytes", True),
+        ("n1 sent 148 bytes and got no answer", "n1 sent 296 bytes and got no answer", True),
+        ("10.0.0.1:4000 → 1.1.1.1:80", "10.0.0.1:4001 → 1.1.1.1:80", True),
+        ("[fd00::1]:4000 → [fd00::2]:80", "[fd00::1]:4001 → [fd00::2]:80", True),
+        ("fd00:10:96:5:1:2:3:9 → fd00::2", "fd00:10:96:5:1:2:3:8 → fd00::2", False),
+        ("10.0.0.1:4000 → 1.1.1.1:80", "10.0.0.1:4000 → 1.1.1.1:81", False),
+    ],
+)  # fmt: skip
+def test_what_traffic_alone_changes_in_a_sentence(before: str, after: str, alike: bool) -> None:
+    assert (steady(before) == steady(after)) is alike
 
 
 def test_a_policy_that_denies_now() -> None:
