@@ -316,6 +316,51 @@ def test_a_policy_that_cilium_refuses_is_a_warning() -> None:
     assert "invalid port range" in said
 
 
+def rule_of(member: str, rule: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
+    return lambda policy: policy["spec"].update({member: [rule]})
+
+
+def test_a_group_and_a_named_port_that_nobody_has() -> None:
+    gone = rule_of("egress", {"toCIDRSet": [{"cidrGroupRef": "gone"}]})
+    path = ask("pod/c-cg", "1.1.2.1:80", edited("cidrgroup", gone))
+    assert path.cause.endswith("(to CiliumCIDRGroup gone); there is no CiliumCIDRGroup gone")
+    there = ask("pod/c-cg", "1.1.2.1:80")
+    assert "there is no" not in there.cause
+    # The pod that receives it has 8080 as `http`.
+    for name, said in (("nosuch", True), ("udp", False)):
+        ports = {"fromEndpoints": [{}], "toPorts": [{"ports": [{"port": name}]}]}
+        path = ask("pod/client", "pod/t-ns:8080", edited("ns", rule_of("ingress", ports)))
+        assert path.verdict == "dropped"
+        assert ("no container of pod default/t-ns names a port nosuch" in path.cause) is said
+
+
+CONFIG = ("get", "configmaps", "-n", "kube-system", "cilium-config")
+
+
+def always(record: Record) -> Record:
+    value = json.loads(record.stdout.read())
+    for item in value.get("items", [value]):
+        item["data"]["enable-policy"] = "always"
+    return replace(record, stdout=InMemory(json.dumps(value).encode()))
+
+
+def test_policies_that_are_always_enforced_deny_without_one() -> None:
+    path = ask("pod/client1", "pod/t-ns:8080", added(argv=POLICIES), of(CONFIG, always))
+    assert path.verdict == "dropped"
+    assert path.cause == (
+        "policies are always enforced (enable-policy: always), and no ingress rule allows "
+        "8080/TCP from 10.44.0.132 (pod default/client1)"
+    )
+    assert path.fix is not None
+    assert "policyEnforcementMode" in path.fix.text
+    assert path.drop is not None
+    assert path.drop.object == ""
+    # Where the map lets it pass without a policy, the map is behind the setting.
+    passes = ask("pod/client", "pod/t-range:8080", added(argv=POLICIES), of(CONFIG, always))
+    assert passes.verdict.let_through
+    assert all("policies are always enforced" in said for said in warnings(passes))
+
+
 def test_names_of_strangers_are_harmless() -> None:
     def odd(policy: dict[str, Any]) -> None:
         policy["metadata"]["name"] = "x; rm -rf / \x1b[31m"

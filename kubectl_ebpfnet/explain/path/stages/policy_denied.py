@@ -51,7 +51,7 @@ def denied(
     rule += f"; {behind}" if behind else ""
     unread = "" if audit_read else " Whether it is in policy audit mode was not read."
     nameless = f" Which policy denies it is not known: {named.unknown}." if named.unknown else ""
-    because = f" {named.cause}." if named.by else nameless
+    because = f" {named.cause[0].upper()}{named.cause[1:]}." if named.by else nameless
     show = subject.node.cilium(f"monitor -t drop --related-to {subject.endpoint_id}")
     on = f"{subject.name} on {subject.node.name}"
     cause = named.cause if named.by else f"{on}: {rule}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kubectl_ebpfnet.explain.path.stages import policy_settings
 from kubectl_ebpfnet.explain.path.stages import policy_words as words
 from kubectl_ebpfnet.explain.path.stages.policy_subject import PolicySubject
 from kubectl_ebpfnet.explain.policy import text
@@ -74,12 +75,33 @@ def lacking(
             if subject.asked is not None and _has_port(near, subject.asked[1]):
                 said += ", which is the Service's port: policies see that of its backend"
             fix = Fix(add, words.edit(policy))
-        return Lack(policy, said, fix, [near])
+        return Lack(policy, said + _not_there(cluster, subject, [near]), fix, [near])
     rules = [*answer.lacking, *answer.undecided(deny=False)]
     if not rules:
         return Lack(policy, "", fix, ())
     shown = few(rules, words.SHOWN, lambda each: words.rule(each, answer))
-    return Lack(policy, f"; the rules are {shown}", fix, rules)
+    gone = _not_there(cluster, subject, rules[: words.SHOWN])
+    return Lack(policy, f"; the rules are {shown}{gone}", fix, rules)
+
+
+def _not_there(cluster: ClusterView, subject: PolicySubject, rules: Sequence[RuleAnswer]) -> str:
+    """Say which groups and names of ports that rules go by nobody has, "" for none."""
+    said = ""
+    groups = policy_settings.around(cluster).groups
+    if groups is not None:
+        named = [cidr.group for each in rules for cidr in each.rule.peers.cidrs if cidr.group]
+        lost = dict.fromkeys(named).keys() - {group.name for group in groups}
+        if lost:
+            said = f"; there is no CiliumCIDRGroup {few(sorted(lost), words.SHOWN)}"
+    pod = cluster.pod_with(subject.packet.flow.destination)
+    if pod is None:
+        return said
+    wanted = {port.name for each in rules for port in each.rule.ports or () if port.name}
+    lost_names = sorted(wanted - {port.name for port in pod.ports})
+    if lost_names:
+        few_names = few(lost_names, words.SHOWN)
+        said += f"; no container of pod {pod.namespace}/{pod.name} names a port {few_names}"
+    return said
 
 
 def _may_be_meant(answer: RuleAnswer) -> bool:

@@ -155,7 +155,7 @@ def _allowed(
         return Names(
             disagreement=f"{denied}: {_behind(subject, answer)}",
             evidence=words.cited(cluster, answer.matching(deny=True)),
-            object=_first(answer).title,
+            object=_first(answer),
         )
     older = _older(answer, rules, entry)
     if older:
@@ -217,7 +217,19 @@ def _denied(
         return _denied_against(cluster, subject, answer)
     if verdict.entry is None and answer.denying_by_default:
         return _denied_by_default(cluster, subject, answer, other)
+    if verdict.entry is None and answer.allowed is False:
+        return _denied_by_mode(cluster, subject, answer)
     return Names(unknown=answer.why or "no policy that was read denies it")
+
+
+def _denied_by_mode(cluster: ClusterView, subject: PolicySubject, answer: PolicyAnswer) -> Names:
+    """No policy asks for it: Cilium denies by default what no rule allows."""
+    allow = f"{words.what(cluster, subject)} in a policy that selects it"
+    return Names(
+        "enable-policy: always",
+        _why_denied(cluster, subject, answer),
+        fix=Fix(f"If it may pass, allow {allow}, or set policyEnforcementMode: default (Helm)."),
+    )
 
 
 def _denied_by_rule(
@@ -284,7 +296,7 @@ def _why_denied(cluster: ClusterView, subject: PolicySubject, answer: PolicyAnsw
     by = answer.denying_by_default
     what = f"no {subject.direction} rule allows {words.what(cluster, subject)}"
     if not by:
-        return f"policies are always enforced (enable-policy), and {what}"
+        return f"policies are always enforced (enable-policy: always), and {what}"
     named = few(by, words.SHOWN, lambda policy: policy.title)
     whose = subject.name
     if subject.endpoint_id:
@@ -301,9 +313,10 @@ def _undecided(cluster: ClusterView, subject: PolicySubject, answer: PolicyAnswe
     return Names(cause=_why_denied(cluster, subject, answer))
 
 
-def _first(answer: PolicyAnswer) -> Policy:
-    denying = answer.matching(deny=True)
-    return denying[0].policy if denying else answer.denying_by_default[0]
+def _first(answer: PolicyAnswer) -> str:
+    """Return the title of a policy that denies, "" where none is (enable-policy: always)."""
+    denying = [each.policy for each in answer.matching(deny=True)]
+    return next((each.title for each in (*denying, *answer.denying_by_default)), "")
 
 
 def _behind(subject: PolicySubject, answer: PolicyAnswer) -> str:
