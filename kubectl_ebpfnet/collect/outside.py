@@ -23,7 +23,8 @@ from kubectl_ebpfnet.collect.packet import packet_scope, row_addresses
 from kubectl_ebpfnet.collect.scope import Scope
 from kubectl_ebpfnet.collect.sender import Sender
 from kubectl_ebpfnet.errors import ClusterError
-from kubectl_ebpfnet.explain.path.entrance import lease_of, service_outside, ways_in
+from kubectl_ebpfnet.explain.path.announced import lease_of
+from kubectl_ebpfnet.explain.path.entrance import service_outside, ways_in
 from kubectl_ebpfnet.explain.path.sender import check_outside
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model.dataclass import dataclass

@@ -24,7 +24,8 @@ AGENT_LABEL = ("k8s-app", "cilium")
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A condition of a pod: its type, its status (`True`, `False`, `Unknown`), and why."""
+    """A condition of a pod or a Service: its type, its status (`True`, `False`, `Unknown`), and
+    why."""
 
     kind: str
     status: str
@@ -253,6 +254,7 @@ class Service:
         source_ranges: `loadBalancerSourceRanges`, () for everybody.
         publish_not_ready: endpoints count as ready whatever their pods' condition is.
         annotations: those that were kept (capture/secrets.py): Cilium's.
+        conditions: of its status, e.g. what Cilium's LB-IPAM says.
     """
 
     namespace: str
@@ -273,6 +275,7 @@ class Service:
     publish_not_ready: bool = False
     labels: tuple[tuple[str, str], ...] = ()
     annotations: tuple[tuple[str, str], ...] = ()
+    conditions: tuple[Condition, ...] = ()
     span: Span = field(default=NOWHERE, compare=False)
 
     @property
@@ -327,11 +330,19 @@ class ServiceEndpoint:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A lease of coordination.k8s.io: who holds it, "" for nobody."""
+    """A lease of coordination.k8s.io.
+
+    Attributes:
+        holder: who holds it, "" for nobody.
+        renewed: time of the last renewal (RFC 3339), "" when not said.
+        seconds: how long it lasts after that, 0 when not said.
+    """
 
     namespace: str
     name: str
     holder: str
+    renewed: str = ""
+    seconds: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,7 +113,13 @@ def _objects_of_kind(kind: str, located: list[tuple[Span, Any]]) -> KubeObjects:
     if kind == "Lease":
         return KubeObjects(
             leases=tuple(
-                Lease(_namespace(value), _name(value), js.text(value, "spec", "holderIdentity"))
+                Lease(
+                    _namespace(value),
+                    _name(value),
+                    js.text(value, "spec", "holderIdentity"),
+                    js.text(value, "spec", "renewTime"),
+                    js.number(value, "spec", "leaseDurationSeconds") or 0,
+                )
                 for value in values
             )
         )
@@ -323,6 +329,7 @@ def service(value: Any, span: Span = NOWHERE) -> Service:
         publish_not_ready=bool(js.flag(spec, "publishNotReadyAddresses")),
         labels=js.pairs(value, "metadata", "labels"),
         annotations=js.pairs(value, "metadata", "annotations"),
+        conditions=tuple(map(_condition, js.items(value, "status", "conditions"))),
         span=span,
     )
 

@@ -140,7 +140,7 @@ def test_a_lease_and_its_holder() -> None:
         b'"spec":{"holderIdentity":"worker","leaseDurationSeconds":15}}'
     )
     (found,) = kube.objects(data).leases
-    assert found == Lease("ks", "cilium-l2announce-default-web", "worker")
+    assert found == Lease("ks", "cilium-l2announce-default-web", "worker", "", 15)
 
 
 def test_an_identitys_labels_are_written_as_the_agent_writes_them() -> None:

@@ -21,6 +21,11 @@ def describe_pod(namespace: str, name: str) -> str:
     return f"kubectl describe pod -n {word(namespace)} {word(name)}"
 
 
+def describe_service(namespace: str, name: str) -> str:
+    """Return the command that shows a Service with its events."""
+    return f"kubectl describe service -n {word(namespace)} {word(name)}"
+
+
 def pod_logs(namespace: str, name: str) -> str:
     """Return the command that prints a pod's log."""
     return f"kubectl logs -n {word(namespace)} {word(name)}"

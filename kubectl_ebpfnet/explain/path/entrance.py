@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from kubectl_ebpfnet.errors import NotFound
 from kubectl_ebpfnet.explain.path import commands
+from kubectl_ebpfnet.explain.path.announced import Announced, announced, lease_of, pending
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.in_capture import like
 from kubectl_ebpfnet.model.dataclass import dataclass
@@ -35,6 +36,7 @@ class WaysIn:
         more_closed: how many more there are of these.
         problem: why it enters by none, "" where it does.
         fix: what to do about that.
+        doubt: why perhaps none takes it in, "" for nothing; `fix` is then about that.
         unchecked: the permission that is missing to tell which of them a load-balancer's health
             checks close, "" where that is known.
     """
@@ -46,6 +48,7 @@ class WaysIn:
     more_closed: int = 0
     problem: str = ""
     fix: Fix | None = None
+    doubt: str = ""
     unchecked: str = ""
 
 
@@ -107,12 +110,6 @@ def service_outside(cluster: ClusterView, request: PathRequest) -> Service | Non
     return service
 
 
-def lease_of(service: Service) -> str:
-    """Return the name of the lease by which a node announces a Service's addresses (Cilium
-    pkg/l2announcer)."""
-    return f"cilium-l2announce-{service.namespace}-{service.name}"
-
-
 def _by(node: str, why: str) -> WaysIn:
     return WaysIn((node,), why)
 
@@ -151,10 +148,14 @@ def _of_service(cluster: ClusterView, service: Service, version: int) -> WaysIn:
             "can send to",
             fix=Fix("Give it the type LoadBalancer or NodePort, or externalIPs."),
         )
+    if service.type == "LoadBalancer" and not service.outside_addresses and not service.balancer:
+        problem, fix = pending(service)
+        return WaysIn(problem=problem, fix=fix)
     local = _with_endpoints(cluster, service)
-    holder = _announced_by(cluster, service) if outside else ""
-    if holder:
-        return _by(holder, f"it announces the address: it holds the lease {lease_of(service)}")
+    by = announced(cluster, service) if outside else Announced()
+    if by.node:
+        why = f"it announces the address: it holds the lease {lease_of(service)}"
+        return WaysIn((by.node,), why, doubt=by.doubt, fix=by.fix)
     owners = list(dict.fromkeys(map(cluster.node_of, outside)))
     if owners and all(owners):  # as of a load-balancer of hostPorts
         return WaysIn(tuple(owners[:MOST]), "they have its addresses", len(owners[MOST:]))
@@ -182,15 +183,8 @@ def _of_service(cluster: ClusterView, service: Service, version: int) -> WaysIn:
     why += f"; which ones their health checks close was not read ({unread})" if unread else ""
     return WaysIn(
         tuple(nodes[:MOST]), why, len(nodes[MOST:]), tuple(closed[:MOST]), len(closed[MOST:]),
-        unchecked=unread,
+        doubt=by.doubt, fix=by.fix, unchecked=unread,
     )  # fmt: skip
-
-
-def _announced_by(cluster: ClusterView, service: Service) -> str:
-    """Return the node that announces a Service's addresses by L2, "" where no lease says so."""
-    names = (lease.holder for lease in cluster.kube.leases if lease.name == lease_of(service))
-    holder = next(names, "")
-    return holder if holder in cluster.node_names else ""
 
 
 def _lease_unread(cluster: ClusterView, service: Service) -> str:

@@ -139,6 +139,10 @@ def _together(entries: Sequence[Entry], ways: WaysIn) -> Path:
     verdict, reason = _verdict(entries, ways)
     path = first.path
     cause, fix = path.cause, path.fix
+    doubted = ways.doubt and verdict.let_through and verdict is not Verdict.DELIVERED
+    if doubted:  # an answer of now shows that it is announced
+        reason = f"unknown: {ways.doubt}; by {first.node}: {_bare(path)}"
+        verdict, cause, fix = Verdict.UNKNOWN, ways.doubt, ways.fix
     if verdict is Verdict.UNKNOWN and fix is None and ways.left_out:
         fix = Fix("Ask for each node by itself: --via node/NAME.")
     dropping = any(entry.path.verdict is Verdict.DROPPED for entry in entries)
@@ -152,7 +156,7 @@ def _together(entries: Sequence[Entry], ways: WaysIn) -> Path:
         path,
         verdict=verdict,
         reason=reason,
-        because=_because(entries, ways, verdict),
+        because=(ways.doubt,) if doubted else _because(entries, ways, verdict),
         cause=cause if verdict is not Verdict.UNKNOWN or cause else reason,
         fix=fix,
         drop=path.drop if verdict is Verdict.DROPPED else None,

@@ -24,6 +24,7 @@ from tests.explain.lb.lb_bundle import (
     VIP6,
     api,
     cluster,
+    config,
     endpoint,
     node,
     on,
@@ -210,6 +211,100 @@ def test_a_lease_names_the_node_that_announces_the_address(destination: str) -> 
     assert "cilium-l2announce-default-web-lb" in found.why
     for other in (lease(""), lease("n9"), lease("n3", "cilium-l2announce-default-other")):
         assert by(other).nodes == ("n1",)
+
+
+NOW = "2026-11-30T06:00:00Z"
+L2 = {"enable_l2_announcements": "true", "enable_bgp_control_plane": "false"}
+
+
+def leased(holder: str, renewed: str = "2026-11-30T05:59:55.123456Z") -> Record:
+    """The Service's lease, as it was read at NOW."""
+    record = api("leases", {
+        "kind": "Lease",
+        "metadata": {"name": "cilium-l2announce-default-web-lb", "namespace": "kube-system"},
+        "spec": {"holderIdentity": holder, "leaseDurationSeconds": 15, "renewTime": renewed},
+    })  # fmt: skip
+    return replace(record, started=NOW)
+
+
+@pytest.mark.parametrize(
+    ("one", "nodes", "doubt"),
+    [
+        (leased("n3"), ("n3",), ""),
+        (leased("n3", "2026-11-30T05:58:50Z"), ("n3",), ""),  # clocks may differ by that
+        (leased("n3", "2026-11-30T05:50:00Z"), ("n3",), "and did not renew it for 600 s (it lasts"),
+        (leased("n3", "yesterday"), ("n3",), ""),
+        (leased(""), ("n1", "n2", "n3"), f"no node announces {VIP}: nobody holds the lease"),
+        (leased("n9"), ("n1", "n2", "n3"), "is held by n9, and there is no such node"),
+    ],
+)
+def test_a_lease_that_nobody_renews_is_a_doubt(
+    one: Record, nodes: tuple[str, ...], doubt: str
+) -> None:
+    found = entered(cluster(service("Cluster"), endpoint("n1"), more=(one,)))
+    assert found.nodes == nodes
+    assert doubt in found.doubt
+    assert bool(found.doubt) == bool(doubt) == (found.fix is not None)
+
+
+NO_LEASE = Record(
+    0, API, ("get", "leases", "-n", "kube-system", "cilium-l2announce-default-web-lb"), None,
+    error='lease "cilium-l2announce-default-web-lb" not found',
+)  # fmt: skip
+
+
+def ipam(status: str, message: str = "", **spec: Any) -> dict[str, Any]:
+    """The Service with what Cilium's LB-IPAM says of it."""
+    web = service("Cluster", **spec)
+    web["status"]["conditions"] = [
+        {"type": "cilium.io/IPAMRequestSatisfied", "status": status, "reason": "x",
+         "message": message},
+    ]  # fmt: skip
+    return web
+
+
+@pytest.mark.parametrize(
+    ("web", "settings", "lease_read", "doubted"),
+    [
+        (ipam("True"), L2, NO_LEASE, True),
+        (ipam("True"), L2, replace(NO_LEASE, error="forbidden"), False),
+        (ipam("True"), L2 | {"enable_bgp_control_plane": "true"}, NO_LEASE, False),
+        (ipam("True"), {}, NO_LEASE, False),  # announced by a router, or by somebody else
+        (service("Cluster"), L2, NO_LEASE, False),  # MetalLB's address, beside Cilium's L2
+    ],
+)
+def test_an_address_that_only_l2_could_announce_and_no_lease(
+    web: dict[str, Any], settings: dict[str, str], lease_read: Record, doubted: bool
+) -> None:
+    found = entered(cluster(web, endpoint("n1"), settings=config(**settings), more=(lease_read,)))
+    assert found.nodes == ("n1", "n2", "n3")
+    assert ("there is no lease cilium-l2announce-default-web-lb" in found.doubt) is doubted
+    assert (found.fix is not None) is doubted
+
+
+def test_a_load_balancer_without_an_address_is_pending() -> None:
+    said = "There are no enabled CiliumLoadBalancerIPPools that match this service"
+    found = entered(cluster(ipam("False", said, ingress=[]), endpoint("n1")))
+    assert found.nodes == ()
+    assert found.problem.endswith(f"(its EXTERNAL-IP is pending): Cilium's LB-IPAM says: {said}")
+    assert found.fix is not None
+    assert "CiliumLoadBalancerIPPool" in found.fix.text
+    cloud = entered(cluster(service("Cluster", ingress=[]), endpoint("n1")))
+    assert cloud.problem == (
+        "svc default/web-lb has no address of a load-balancer (its EXTERNAL-IP is pending)"
+    )
+    assert cloud.fix is not None
+    assert cloud.fix.command == "kubectl describe service -n default web-lb"
+    # A name, an external IP, and a NodePort's Service are no pending address; nor is --via.
+    for web in (
+        service("Cluster", ingress=[{"hostname": "lb.example.test"}]),
+        service("Cluster", ingress=[], externalIPs=["198.51.100.9"]),
+        service("Cluster", ingress=[], type="NodePort"),
+    ):
+        assert entered(cluster(web, endpoint("n1"))).nodes == ("n1", "n2", "n3")
+    assert entered(cluster(service("Cluster", ingress=[]), endpoint("n1")), via="n2").nodes == (
+        "n2",
+    )
 
 
 def test_an_address_on_every_node_is_still_the_services() -> None:

@@ -11,7 +11,7 @@ from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model.evidence import API, Record
 from kubectl_ebpfnet.model.path import Drop, Fix, Path, Severity, Verdict
 from tests.explain.lb.lb_bundle import cluster, endpoint, node, service
-from tests.explain.path.test_entrance import asked
+from tests.explain.path.test_entrance import asked, leased
 from tests.render.path import sample_paths as sample
 
 THROUGH = replace(sample.delivered(), verdict=Verdict.REACHABLE, reason="let through", fix=None)
@@ -105,3 +105,19 @@ def test_nodes_that_were_not_asked_leave_it_open() -> None:
     assert "--via node/NAME" in through.fix.text
     assert through.outside is not None
     assert through.outside.left_out == 5
+
+
+def test_an_address_that_perhaps_nobody_announces_is_unknown_unless_it_was_answered() -> None:
+    view = ClusterView(cluster(service("Cluster"), more=(leased(""),)))
+
+    def by(path: Path) -> Path:
+        return outside.explain(view, asked(), lambda _: path)
+
+    through = by(THROUGH)
+    assert through.verdict is Verdict.UNKNOWN
+    assert through.reason == f"unknown: {through.cause}; by n1: let through"
+    assert "nobody holds the lease" in through.cause
+    assert through.fix is not None
+    assert "CiliumL2AnnouncementPolicy" in through.fix.text
+    assert by(SEEN).verdict is Verdict.DELIVERED
+    assert by(LOST).verdict is Verdict.DROPPED

@@ -1,0 +1,164 @@
+"""Who gives a Service its address for clients outside, and which node announces it.
+
+Cilium's LB-IPAM says in a condition of the Service whether it found an address. By L2 announcements
+the node that holds the Service's lease answers ARP and neighbour discovery for it; a holder that
+does not renew it any more goes on to answer until its agent is back, and no other node takes over
+where no other is a candidate. By BGP, and with a load-balancer of somebody else, there is no lease.
+
+Source: Cilium operator/pkg/lbipam (`cilium.io/IPAMRequestSatisfied`), pkg/l2announcer; Kubernetes
+client-go tools/leaderelection (renewTime, leaseDurationSeconds).
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.explain.path import commands
+from kubectl_ebpfnet.explain.views import lists
+from kubectl_ebpfnet.explain.views.cluster import ClusterView
+from kubectl_ebpfnet.model.dataclass import dataclass
+from kubectl_ebpfnet.model.evidence import API, Record
+from kubectl_ebpfnet.model.few import few
+from kubectl_ebpfnet.model.kube import AGENT_LABEL, Condition, Lease, Service
+from kubectl_ebpfnet.model.path import Fix
+from kubectl_ebpfnet.model.untrusted import moment
+
+_SATISFIED = "cilium.io/IPAMRequestSatisfied"
+_SLACK = timedelta(seconds=60)
+"""By which the clocks of a node and of this machine may differ."""
+_LONGEST = 200
+"""Characters of a condition's message that are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """Who announces a Service's addresses.
+
+    Attributes:
+        node: that does, by Cilium's L2 announcements; "" where no lease says so.
+        doubt: why perhaps nobody does, one clause; "" for nothing.
+        fix: what to do about that.
+    """
+
+    node: str = ""
+    doubt: str = ""
+    fix: Fix | None = None
+
+
+def lease_of(service: Service) -> str:
+    """Return the name of the lease by which a node announces a Service's addresses."""
+    return f"cilium-l2announce-{service.namespace}-{service.name}"
+
+
+def announced(cluster: ClusterView, service: Service) -> Announced:
+    """Return which node announces a Service's addresses.
+
+    Args:
+        cluster: the bundle's indexes.
+        service: with an address for clients outside.
+    """
+    name = lease_of(service)
+    addresses = few(service.outside_addresses, 2)
+    lease = next((each for each in cluster.kube.leases if each.name == name), None)
+    if lease is None:
+        return _without_lease(cluster, service, name, addresses)
+    if not lease.holder:
+        return Announced("", f"no node announces {addresses}: nobody holds the lease {name}",
+                         _see_policies(service))  # fmt: skip
+    if lease.holder not in cluster.node_names:
+        gone = f"the lease {name} is held by {lease.holder}, and there is no such node"
+        doubt = f"no node is known to announce {addresses}: {gone}" if cluster.kube.nodes else ""
+        return Announced("", doubt, _see_policies(service) if doubt else None)
+    late = _overdue(cluster, lease)
+    if late is None:
+        return Announced(lease.holder)
+    agents = f"-l {'='.join(AGENT_LABEL)} {commands.pods_on(lease.holder)}"
+    return Announced(
+        lease.holder,
+        f"whether {lease.holder} still announces {addresses} is not known: it holds the lease "
+        f"{name}, and did not renew it for {late.total_seconds():.0f} s (it lasts {lease.seconds} "
+        "s)",
+        Fix(f"See why Cilium's agent on {lease.holder} does not renew it.",
+            f"kubectl get pods -A {agents}"),
+    )  # fmt: skip
+
+
+def pending(service: Service) -> tuple[str, Fix]:
+    """Return why a Service of type LoadBalancer has no address yet, and what to do.
+
+    Args:
+        service: without an address for clients outside.
+    """
+    title = f"svc {service.namespace}/{service.name}"
+    none = f"{title} has no address of a load-balancer (its EXTERNAL-IP is pending)"
+    ipam = _ipam(service)
+    if ipam is not None and ipam.status == "False":
+        said = (ipam.message or ipam.reason)[:_LONGEST].rstrip(".")
+        return f"{none}: Cilium's LB-IPAM says: {said}", Fix(
+            "Give it a CiliumLoadBalancerIPPool that is not disabled, selects it and has addresses "
+            "left.",
+            "kubectl get ciliumloadbalancerippools -o yaml",
+        )
+    return none, Fix(
+        "See who should give it one: a cloud's controller, Cilium's LB-IPAM (a "
+        "CiliumLoadBalancerIPPool), MetalLB; its events tell. Its node ports can be asked for: "
+        "node/NAME:NODEPORT.",
+        commands.describe_service(service.namespace, service.name),
+    )
+
+
+def _ipam(service: Service) -> Condition | None:
+    return next((each for each in service.conditions if each.kind == _SATISFIED), None)
+
+
+def _overdue(cluster: ClusterView, lease: Lease) -> timedelta | None:
+    """Return how long ago a lease was renewed, where that is longer than it lasts; None where it is
+    not, or no time tells."""
+    read = max((r.started for r in cluster.bundle.at(API) if _of_leases(r)), default="")
+    try:
+        age = moment(read, "record") - moment(lease.renewed, "lease")
+    except ParseError:
+        return None
+    return age if lease.seconds and age > timedelta(seconds=lease.seconds) + _SLACK else None
+
+
+def _of_leases(record: Record) -> bool:
+    return record.ok and record.argv[:2] == ("get", "leases")
+
+
+def _without_lease(cluster: ClusterView, service: Service, name: str, addresses: str) -> Announced:
+    """Doubt that an address of Cilium's own is announced where only its L2 announcements could."""
+    data = next((d for _, n, d in cluster.kube.config_maps if n == "cilium-config"), ())
+    settings = dict(data)
+    ipam = _ipam(service)
+    if ipam is None or ipam.status != "True" or not service.ingress_addresses:
+        return Announced()
+    only_by_l2 = settings.get("enable-l2-announcements") == "true"
+    if not only_by_l2 or settings.get("enable-bgp-control-plane") == "true":
+        return Announced()
+    if not _is_no_lease(cluster, name):
+        return Announced()
+    return Announced(
+        "",
+        f"no node is known to announce {addresses}: Cilium's LB-IPAM gave it, only L2 "
+        f"announcements are switched on, and there is no lease {name}",
+        _see_policies(service),
+    )
+
+
+def _is_no_lease(cluster: ClusterView, name: str) -> bool:
+    """Tell whether the lease, or every one of the agents, was asked for, and it is not there."""
+    asked = (r for r in cluster.bundle.at(API) if r.argv[:2] == ("get", "leases"))
+    missing = any(r.argv[-1] == name and r.error.endswith("not found") for r in asked)
+    of_agents = {agent.namespace for agent in cluster.index.agents.values()}
+    return missing or any(lists.read(cluster, "leases", each) is not None for each in of_agents)
+
+
+def _see_policies(service: Service) -> Fix:
+    return Fix(
+        f"See whether a CiliumL2AnnouncementPolicy selects {service.namespace}/{service.name} "
+        "(serviceSelector, loadBalancerIPs or externalIPs) and nodes with a device of its "
+        "interfaces.",
+        "kubectl get ciliuml2announcementpolicies -o yaml",
+    )
