@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
-from kubectl_ebpfnet.cli.terminal import Progress, emit, pause, until_interrupted
+from kubectl_ebpfnet.cli.terminal import Progress, emit
+from kubectl_ebpfnet.cli.watching import pause, until_interrupted
 from kubectl_ebpfnet.errors import EbpfnetError, UsageError
 from kubectl_ebpfnet.render.path.formats import render
 from kubectl_ebpfnet.render.text.view import View
@@ -62,7 +63,7 @@ def _watch(
     path: Path, look: Look, output: str, view: View, progress: Progress, seconds: float
 ) -> NoReturn:
     """Print what changes since an answer; arguments as of `watch`."""
-    from kubectl_ebpfnet.render.path.changes import steady
+    from kubectl_ebpfnet.render.path.steady import steady
 
     failed = ""
     while True:

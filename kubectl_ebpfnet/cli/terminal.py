@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import codecs
-import contextlib
 import os
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import IO, TYPE_CHECKING, NoReturn
+from collections.abc import Iterable
+from typing import IO, TYPE_CHECKING
 
 from kubectl_ebpfnet.errors import EbpfnetError, UsageError
 
@@ -55,10 +53,10 @@ def emit(text: str) -> None:
         out.write(text)
         out.flush()
     except BrokenPipeError:
-        _discard_stdout()
+        discard_stdout()
         raise ReaderGone from None
     except OSError as error:
-        _discard_stdout()
+        discard_stdout()
         raise EbpfnetError(f"cannot write the answer: {error.strerror or error}") from error
 
 
@@ -72,73 +70,15 @@ def emit_bytes(file: IO[bytes]) -> None:
             out.buffer.write(piece)
         out.flush()
     except BrokenPipeError:
-        _discard_stdout()
+        discard_stdout()
         raise ReaderGone from None
     except OSError as error:
-        _discard_stdout()
+        discard_stdout()
         raise EbpfnetError(f"cannot write to stdout: {error.strerror or error}") from error
 
 
-def emit_repeatedly(text: Callable[[], str], seconds: float = 2.0) -> NoReturn:
-    """Print the text that a function returns, again and again, until the user interrupts.
-
-    On a terminal each text replaces the last one; elsewhere, and where the terminal is dumb, an
-    empty line separates them.
-
-    Raises:
-        WatchEnded: by Ctrl-C, once there was an answer.
-        ReaderGone, EbpfnetError: as `emit`, and what `text` raises.
-    """
-    replaces = sys.stdout is not None and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
-    shown = text()
-    emit("\x1b[2J" + _over(shown) if replaces else shown)
-    with until_interrupted():
-        while True:
-            pause(seconds)
-            shown = text()
-            emit(_over(shown) if replaces else f"\n{shown}")
-
-
-def _over(text: str) -> str:
-    """Return what prints each line over the old one: erasing the screen first would flicker."""
-    return "\x1b[H" + text.replace("\n", "\x1b[K\n") + "\x1b[J"
-
-
-@contextlib.contextmanager
-def until_interrupted() -> Iterator[None]:
-    """Let Ctrl-C end what is inside, a watch, quietly. Raises WatchEnded."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise WatchEnded from None
-
-
-def pause(seconds: float) -> None:
-    """Wait between two looks of a watch, which may print nothing for long.
-
-    Raises:
-        ReaderGone: the other end of the pipe is closed, as by `| grep -m1`.
-    """
-    import select  # for a watch alone
-
-    try:
-        output = sys.stdout.fileno()
-    except (AttributeError, OSError):  # there is no stdout, or none with a descriptor
-        output = -1
-    # poll(2) of macOS refuses terminals, and Windows has none: there the next look finds out.
-    if output < 0 or sys.platform != "linux":
-        time.sleep(seconds)
-        return
-    poller = select.poll()
-    poller.register(
-        output, 0
-    )  # POLLERR, which a pipe without a reader has, is always told: poll(2)
-    if poller.poll(seconds * 1000):
-        _discard_stdout()
-        raise ReaderGone
-
-
-def _discard_stdout() -> None:
+def discard_stdout() -> None:
+    """Write no more to stdout, whose reader is gone or whose disk is full."""
     # The buffered rest would fail again, with a message, when the interpreter ends.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 

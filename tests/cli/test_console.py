@@ -299,14 +299,14 @@ raise SystemExit(app.main([]))
 def test_ctrl_c_ends_a_watch_quietly():
     script = """
 import signal
-from kubectl_ebpfnet.cli import app, terminal
+from kubectl_ebpfnet.cli import app, watching
 
 looks = iter(["an answer\\n"])
 
 def text():
     return next(looks, None) or signal.raise_signal(signal.SIGINT)
 
-app._run = lambda words: terminal.emit_repeatedly(text, seconds=0)
+app._run = lambda words: watching.emit_repeatedly(text, seconds=0)
 app.main([])
 """
     done = run_process("-c", script, program=(sys.executable,))

@@ -16,12 +16,11 @@ from kubectl_ebpfnet.cli.terminal import (
     WatchEnded,
     ascii_only,
     emit,
-    emit_repeatedly,
-    pause,
     print_error,
     reading_width,
     width,
 )
+from kubectl_ebpfnet.cli.watching import emit_repeatedly, pause
 from kubectl_ebpfnet.errors import EbpfnetError
 from kubectl_ebpfnet.render.text.documents import safe_json
 
@@ -150,7 +149,7 @@ def test_which_terminal_has_ascii_alone(monkeypatch, environ, encoding, ascii_al
 
 def test_a_watch_that_nobody_reads_ends_while_it_waits(monkeypatch):
     ours, theirs = os.pipe()
-    monkeypatch.setattr("kubectl_ebpfnet.cli.terminal._discard_stdout", lambda: None)
+    monkeypatch.setattr("kubectl_ebpfnet.cli.watching.discard_stdout", lambda: None)
     with os.fdopen(theirs, "w") as stdout:
         monkeypatch.setattr(sys, "stdout", stdout)
         pause(0)

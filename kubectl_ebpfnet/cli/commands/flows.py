@@ -10,7 +10,8 @@ from kubectl_ebpfnet.cli import arguments, flags
 from kubectl_ebpfnet.cli import list_arguments as lists
 from kubectl_ebpfnet.cli.help import CommandText
 from kubectl_ebpfnet.cli.sources import open_reader
-from kubectl_ebpfnet.cli.terminal import Progress, emit, emit_repeatedly, view_of, width
+from kubectl_ebpfnet.cli.terminal import Progress, emit, view_of, width
+from kubectl_ebpfnet.cli.watching import emit_repeatedly
 
 TEXT = CommandText(
     usage="TARGET|-l SELECTOR|-A [--to PEER[:PORT]] [flags]",

@@ -8,7 +8,8 @@ from typer import Argument, Option
 
 from kubectl_ebpfnet.cli import flags, probe_arguments
 from kubectl_ebpfnet.cli.help import CommandText
-from kubectl_ebpfnet.cli.terminal import emit, emit_repeatedly, view_of, width
+from kubectl_ebpfnet.cli.terminal import emit, view_of, width
+from kubectl_ebpfnet.cli.watching import emit_repeatedly
 from kubectl_ebpfnet.errors import UsageError
 from kubectl_ebpfnet.model.dry_run import DryRun
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from kubectl_ebpfnet.errors import UsageError
 from kubectl_ebpfnet.render.output import go_text
-from kubectl_ebpfnet.render.output.jsonpath_parser import (
+from kubectl_ebpfnet.render.output.jsonpath_nodes import (
     Action,
     Descent,
     Field,
@@ -28,9 +28,8 @@ from kubectl_ebpfnet.render.output.jsonpath_parser import (
     Template,
     Union,
     Wildcard,
-    parse,
-    shortened,
 )
+from kubectl_ebpfnet.render.output.jsonpath_parser import parse, shortened
 
 MOST = 1_000_000
 """Values that a template may visit."""

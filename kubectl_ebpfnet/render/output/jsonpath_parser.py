@@ -16,6 +16,19 @@ import re
 from kubectl_ebpfnet.errors import UsageError
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.render.output.go_text import unquoted
+from kubectl_ebpfnet.render.output.jsonpath_nodes import (
+    Action,
+    Descent,
+    Field,
+    Filter,
+    Literal,
+    Loop,
+    Node,
+    Slice,
+    Template,
+    Union,
+    Wildcard,
+)
 
 _LONGEST = 65536
 _DEEPEST = 20
@@ -26,75 +39,6 @@ _FILTER = re.compile(r"([^!<>=]+)([!<>=]+)(.+)", re.DOTALL)
 _OPERATORS = ("==", "!=", "<", "<=", ">", ">=")
 _END = ""
 _TERMINATORS = frozenset(" \t\r\n.,[]$@{}")
-
-
-@dataclass(frozen=True, slots=True)
-class Literal:
-    """Text, a number, true or false."""
-
-    value: str | int | float | bool
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """`.name`."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Slice:
-    """`[1]`, `[-1]`, `[0:2]`, `[::2]`, `[*]`.
-
-    Attributes:
-        start, end, step: None where they were not given.
-        single: it is one index: `end` follows from it.
-    """
-
-    start: int | None
-    end: int | None
-    step: int | None
-    single: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Wildcard:
-    """`.*`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Descent:
-    """`..`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Union:
-    """`[0,2]`, `['a','b']`."""
-
-    parts: tuple[Action, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """`[?(@.a=="b")]`; operator "" for `[?(@.a)]`."""
-
-    left: Action
-    operator: str
-    right: Action
-
-
-@dataclass(frozen=True, slots=True)
-class Loop:
-    """`{range …}` to `{end}`."""
-
-    over: Action
-    body: Template
-
-
-Node = Literal | Field | Slice | Wildcard | Descent | Union | Filter
-Action = tuple[Node, ...]
-"""What stands between braces."""
-Template = tuple["Literal | Loop | Action", ...]
 
 
 @dataclass(frozen=True, slots=True)

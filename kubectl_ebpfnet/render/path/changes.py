@@ -16,6 +16,7 @@ from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.path import Hop, HopKind, HopPlace, Packet, Path, State, Verdict
 from kubectl_ebpfnet.render.path import phrases
 from kubectl_ebpfnet.render.path.headline import because
+from kubectl_ebpfnet.render.path.steady import steady
 from kubectl_ebpfnet.render.path.way import kind_of, places
 from kubectl_ebpfnet.render.text.style import Style
 from kubectl_ebpfnet.render.text.view import View
@@ -25,15 +26,6 @@ _WHAT = 16
 """Columns of what changed; a longer name shifts its first line."""
 MOST = 24
 """Changes of one look that are printed; a path through other nodes differs in every hop."""
-_TRAFFIC = (
-    (re.compile(r"(?<![\w:.])(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+(?!\w|:\w)"), "…"),
-    (re.compile(r", (?:REACHABLE|STALE|DELAY|PROBE)\b"), ""),
-    (re.compile(r"\b\d[\d,]* (packets?|drops?|entries|times|flows?)\b(?:, \d+ bytes)?"), r"… \1"),
-    (re.compile(r"\bsent \d+ bytes"), "sent … bytes"),
-    (re.compile(r"(\d(?:\.\d+){3}|\]):\d+ → "), r"\1 → "),
-)
-"""What traffic alone changes in a sentence: ages, states of neighbours, counters, source ports. A
-MAC or an address of IPv6 is no age (`be:1d`), and a size no counter."""
 _OF_TRAFFIC = (HopKind.CONNTRACK,)
 """Hops that say what was tracked, and not what the cluster does."""
 
@@ -100,13 +92,6 @@ def _coloured(line: str, view: View) -> str:
     for verdict in Verdict:
         line = line.replace(verdict.value.upper(), Style(view.color).verdict_word(verdict), 1)
     return line
-
-
-def steady(text: str) -> str:
-    """Return a sentence without what traffic alone changes in it."""
-    for pattern, instead in _TRAFFIC:
-        text = pattern.sub(instead, text)
-    return text
 
 
 def _differ(before: str, after: str) -> bool:

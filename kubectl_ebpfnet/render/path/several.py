@@ -11,8 +11,8 @@ from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.few import few
 from kubectl_ebpfnet.model.path import SEVERAL_SCHEMA, Path
-from kubectl_ebpfnet.render.path.changes import steady
 from kubectl_ebpfnet.render.path.headline import VERDICT, because
+from kubectl_ebpfnet.render.path.steady import steady
 from kubectl_ebpfnet.render.text.style import Style
 from kubectl_ebpfnet.render.text.view import View
 from kubectl_ebpfnet.render.text.wrap import hanging

@@ -10,7 +10,8 @@ import pytest
 from kubectl_ebpfnet.capture.open import open_bundle
 from kubectl_ebpfnet.model.evidence import InMemory, Record, bundle_of
 from kubectl_ebpfnet.model.path import Finding, Path, Severity, Verdict
-from kubectl_ebpfnet.render.path.changes import MOST, Change, changes, lines, steady
+from kubectl_ebpfnet.render.path.changes import MOST, Change, changes, lines
+from kubectl_ebpfnet.render.path.steady import steady
 from kubectl_ebpfnet.render.text.view import View
 from tests.explain.path.changed import POLICY, SCENARIOS, VXLAN, ask
 
