@@ -20,6 +20,8 @@ from kubectl_ebpfnet.cli.terminal import ReaderGone, WatchEnded, print_error
 from kubectl_ebpfnet.errors import EbpfnetError
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from kubectl_ebpfnet.cli.help import Commands
 
 _COLLECT_AFTER = 200_000  # objects
@@ -214,7 +216,11 @@ def _send_again(ignored: sys.UnraisableHookArgs) -> None:
         return
     handled, main_thread = threading.Event(), threading.main_thread().ident or 0
 
-    def handle(*_: object) -> None:
+    def handle(_number: int, frame: FrameType | None) -> None:
+        while frame is not None:
+            if frame.f_code is _send_again.__code__:
+                return  # raised in this hook, it would be dropped again
+            frame = frame.f_back
         handled.set()
         raise ignored.exc_type
 

@@ -269,12 +269,21 @@ def test_a_full_disk():
     assert done.stderr == "error: cannot write the answer: No space left on device\n"
 
 
+@pytest.mark.parametrize("slow", [False, True])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_in_a_destructor_is_not_lost(number):
-    """Python drops what is raised in a destructor; here it drops the signal's exception."""
+def test_a_signal_in_a_destructor_is_not_lost(number, slow):
+    """Python drops what is raised in a destructor; here it drops the signal's exception. On a slow
+    machine it comes again while the hook that sends it again has not ended."""
     script = f"""
-import signal, time
+import signal, threading, time
 from kubectl_ebpfnet.cli import app
+
+if {slow}:
+    start = threading.Thread.start
+    def start_slowly(thread):
+        start(thread)
+        signal.raise_signal({int(number)})
+    threading.Thread.start = start_slowly
 
 class Dropped:
     def __del__(self):
