@@ -15,12 +15,18 @@ from kubectl_ebpfnet.explain.path.state import PathBuilder
 from kubectl_ebpfnet.explain.path.wrong_port import Remedy
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.explain.views.settings import setting
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import Backend
+from kubectl_ebpfnet.model.kube import Service
 from kubectl_ebpfnet.model.net import Flow, protocol_name
 from kubectl_ebpfnet.model.path import Decides, Fix
 from kubectl_ebpfnet.model.shell import word
 
+_ONLY_TYPE = "service.cilium.io/type"
+_NODES, _NODE_SELECTOR = "service.cilium.io/node", "service.cilium.io/node-selector"
+_LONGEST = 80
+"""Characters of a setting that are shown."""
 _OTHER_PROXY = "service.kubernetes.io/service-proxy-name"
 """A Service with this label is left to the proxy of that name (KEP-2447; Cilium's
 k8s-service-proxy-name)."""
@@ -71,8 +77,65 @@ def without_frontend(cluster: ClusterView, service: ServiceAddress, node: str) -
             ),
             f"Service {owner.namespace}/{owner.name}",
         )
+    chosen = None if owner is None else _by_annotation(cluster, owner, service, node)
+    if chosen is not None:
+        return chosen
     cause = f"Cilium's load-balancing map on {node} has no frontend {service.title}"
     return see_agent(cluster, f"{cause}: its agent is behind Kubernetes", node)
+
+
+def _by_annotation(
+    cluster: ClusterView, owner: Service, service: ServiceAddress, node: str
+) -> Remedy | None:
+    """Return which annotation of a Service keeps a frontend from a node, None for none
+    (pkg/annotation: selective exposure of types and on nodes)."""
+    own, edit = f"Service {owner.namespace}/{owner.name}", commands.edit_service
+    said = edit(owner.namespace, owner.name)
+    only = owner.annotation(_ONLY_TYPE)
+    if only and only.lower() != service.type.lower():
+        return Remedy(
+            f"{service.owner_title} has no frontend of type {service.type}: its annotation "
+            f"{_ONLY_TYPE} lets Cilium make those of type {only} alone",
+            Fix(f"Ask for an address of type {only}, or remove the annotation.", said), own,
+        )  # fmt: skip
+    selector = owner.annotation(_NODE_SELECTOR)
+    value = "" if selector else owner.annotation(_NODES)
+    kube_node = cluster.kube_node(node)
+    if value and kube_node is not None and dict(kube_node.labels).get(_NODES) != value:
+        return Remedy(
+            f"{service.owner_title} is for nodes with the label {_NODES}={value} alone (by its "
+            f"annotation of that name), and {node} is none",
+            Fix(
+                f"Enter by a node with that label, or give it to {node}.",
+                f"kubectl label node {word(node)} {word(f'{_NODES}={value}')}",
+            ),
+            own,
+        )
+    if selector:
+        return Remedy(
+            f"Cilium's load-balancing map on {node} has no frontend {service.title}: its Service "
+            f"chooses nodes by the annotation {_NODE_SELECTOR} ({selector[:_LONGEST]})",
+            Fix(f"Enter by a node that it chooses, or let it choose {node}.", said), own,
+        )  # fmt: skip
+    return None
+
+
+def _at_other_addresses(cluster: ClusterView, node: NodeView, flow: Flow) -> Remedy | None:
+    """Return that Cilium has a node port at other addresses of the node, or by sockets, alone."""
+    port = f"{flow.destination_port}/{protocol_name(flow.protocol)}"
+    if node.having(q.LB_MAP, (flow.destination, flow.destination_port), "address", "port"):
+        return None
+    only = setting(cluster, "nodeport-addresses")
+    why = f" (nodeport-addresses: {only[:_LONGEST]})" if only else ""
+    return Remedy(
+        f"Cilium's load-balancing map on {node.name} has node port {port}, and not at "
+        f"{flow.destination}{why}",
+        Fix(
+            "Ask for an address at which Cilium serves node ports: one of its devices, in "
+            "nodeport-addresses where that is set.",
+            node.in_agent("status --verbose"),
+        ),
+    )
 
 
 def lacks_port(cluster: ClusterView, node: NodeView, flow: Flow) -> Remedy | None:
@@ -90,7 +153,7 @@ def lacks_port(cluster: ClusterView, node: NodeView, flow: Flow) -> Remedy | Non
     if flow.destination not in cluster.node_addresses:  # an address that has no node ports
         return None
     if any(f.port == port and f.protocol in (None, flow.protocol) for f in table.facts):
-        return None
+        return _at_other_addresses(cluster, node, flow)
     wanted = (port, flow.protocol)
     for pod in cluster.kube.pods:
         if pod.node == node.name and wanted in pod.host_ports and not pod.host_network:

@@ -17,6 +17,7 @@ from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.explain.path import commands
 from kubectl_ebpfnet.explain.views import lists
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
+from kubectl_ebpfnet.explain.views.settings import setting
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import API, Record
 from kubectl_ebpfnet.model.few import few
@@ -129,13 +130,11 @@ def _of_leases(record: Record) -> bool:
 
 def _without_lease(cluster: ClusterView, service: Service, name: str, addresses: str) -> Announced:
     """Doubt that an address of Cilium's own is announced where only its L2 announcements could."""
-    data = next((d for _, n, d in cluster.kube.config_maps if n == "cilium-config"), ())
-    settings = dict(data)
     ipam = _ipam(service)
     if ipam is None or ipam.status != "True" or not service.ingress_addresses:
         return Announced()
-    only_by_l2 = settings.get("enable-l2-announcements") == "true"
-    if not only_by_l2 or settings.get("enable-bgp-control-plane") == "true":
+    only_by_l2 = setting(cluster, "enable-l2-announcements") == "true"
+    if not only_by_l2 or setting(cluster, "enable-bgp-control-plane") == "true":
         return Announced()
     if not _is_no_lease(cluster, name):
         return Announced()

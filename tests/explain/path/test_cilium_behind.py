@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from kubectl_ebpfnet.cli import arguments
+from kubectl_ebpfnet.explain.path.walk import explain
 from kubectl_ebpfnet.model.path import Path
 from tests.explain.path.changed import Change, ask, changed, dropped_at, finding
 from tests.explain.path.variants import edit, json_edit
@@ -194,6 +196,72 @@ def test_a_port_of_the_node_that_the_map_lacks(port: int, what: str) -> None:
     assert f"{what}: its agent is behind Kubernetes" in path.cause
     assert path.fix is not None
     assert path.fix.text.startswith("See why Cilium's agent on node1 is behind")
+
+
+def annotated(name: str, **value: str) -> Change:
+    notes = {f"service.cilium.io/{key.replace('_', '-')}": text for key, text in value.items()}
+    return services(lambda item: item["metadata"].update(annotations=notes), name)
+
+
+@pytest.mark.parametrize(
+    ("notes", "to", "said"),
+    [
+        ({"type": "LoadBalancer"}, "172.31.7.11:30127",
+         "has no frontend of type NodePort: its annotation service.cilium.io/type lets Cilium "
+         "make those of type LoadBalancer alone"),
+        ({"type": "ClusterIP"}, "172.31.7.242:80",
+         "has no frontend of type LoadBalancer: its annotation service.cilium.io/type"),
+        ({"node": "edge"}, "172.31.7.242:80",
+         "is for nodes with the label service.cilium.io/node=edge alone (by its annotation of that "
+         "name), and node1 is none"),
+        ({"node": "edge", "node_selector": "edge in (a, b)"}, "172.31.7.242:80",
+         "its Service chooses nodes by the annotation service.cilium.io/node-selector (edge in "),
+    ],
+)  # fmt: skip
+def test_a_frontend_that_an_annotation_keeps_from_the_node(
+    notes: dict[str, str], to: str, said: str
+) -> None:
+    port = int(to.rpartition(":")[2])
+    lacks = [edit("node1", LB, lambda text: "".join(
+        row for row in text.splitlines(True) if f"{to}/" not in row and f":{port}/" not in row
+    ))]  # fmt: skip
+    _, request = arguments.question(
+        "172.31.7.200", to, "", "", ipv4=False, ipv6=False, via_word="node1"
+    )
+    bundle = changed(RECORDED, annotated("web-lb-cluster", **notes), *lacks)
+    path = explain(request("default"), bundle)
+    assert path.verdict == "unknown", path.reason
+    assert said in path.cause
+    assert "behind" not in path.cause
+    without = explain(request("default"), changed(RECORDED, *lacks))
+    assert "its agent is behind Kubernetes" in without.cause
+
+
+def test_a_node_port_at_other_addresses_of_the_node() -> None:
+    here = edit("node1", LB, lambda text: "".join(
+        row for row in text.splitlines(True) if "172.31.7.11:30945/" not in row
+    ))  # fmt: skip
+    path = ask(changed(RECORDED, here), "client", "172.31.7.11:30945")
+    has = "Cilium's load-balancing map on node1 has node port 30945/TCP, and not at 172.31.7.11"
+    assert f"{has};" in path.cause
+    chosen = edit(
+        "api", "get configmaps -n kube-system cilium-config",
+        lambda text: text.replace('"nodeport-addresses": ""', '"nodeport-addresses": "10.0.0.0/8"'),
+    )  # fmt: skip
+    path = ask(changed(RECORDED, here, chosen), "client", "172.31.7.11:30945")
+    assert f"{has} (nodeport-addresses: 10.0.0.0/8);" in path.cause
+    assert path.fix is not None
+    assert path.fix.text.startswith("Ask for an address at which Cilium serves node ports")
+
+
+def test_a_backend_in_maintenance_is_not_the_agents_lateness() -> None:
+    paused = edit("node2", LIST, lambda text: text.replace('"active"', '"maintenance"'))
+    path = ask(changed(RECORDED, paused), "client", "svc/web")
+    dropped_at(path)
+    assert f"{WEB} maintenance on node2: that takes no new connections" in path.cause
+    assert "behind" not in path.cause
+    assert path.fix is not None
+    assert path.fix.command.endswith("cilium-dbg service list")
 
 
 def test_an_address_that_serves_no_node_ports_is_nobodys_fault() -> None:

@@ -13,10 +13,10 @@ from collections.abc import Iterable, Iterator
 from kubectl_ebpfnet.explain.path import backends as kinds
 from kubectl_ebpfnet.explain.path.other_clusters import cluster_of
 from kubectl_ebpfnet.explain.path.service_address import HEALTH_CHECK, ServiceAddress
-from kubectl_ebpfnet.explain.path.stages.policy_settings import setting
 from kubectl_ebpfnet.explain.path.state import PathBuilder
 from kubectl_ebpfnet.explain.views import cite, lists
 from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.explain.views.settings import setting
 from kubectl_ebpfnet.model.cilium import Backend
 from kubectl_ebpfnet.model.net import endpoint_text
 from kubectl_ebpfnet.model.path import Finding, Severity

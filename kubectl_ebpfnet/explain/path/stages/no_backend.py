@@ -8,6 +8,8 @@ rejects it.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from kubectl_ebpfnet.explain.path import backends as kinds
 from kubectl_ebpfnet.explain.path import commands
 from kubectl_ebpfnet.explain.path.agent_behind import see_agent
@@ -21,6 +23,7 @@ from kubectl_ebpfnet.model.kube import Service
 from kubectl_ebpfnet.model.path import Decides, Fix, HopPlace, Packet, State
 from kubectl_ebpfnet.model.shell import word
 
+_PAUSED = frozenset({"quarantined", "maintenance"})
 _ZONE = "topology.kubernetes.io/zone"
 
 
@@ -118,6 +121,15 @@ def _remedy(walk: PathBuilder, service: ServiceAddress, node: NodeView, local: s
     zones = kinds.other_zones(ready, zone)
     if zones:
         return _take_another_zone(service, node, zone, zones)
+    paused = [b for b in service.backends if b.state in _PAUSED]
+    if paused and len(paused) == len(service.backends):
+        cause = f"{kinds.with_states(paused)} on {node.name}: that takes no new connections"
+        by = see_agent(walk.cluster, cause, node.name)
+        text = (
+            "See who set that: a health check, the annotation service.cilium.io/weight of an "
+            "EndpointSlice, or `service update --states` by hand. "
+        )
+        return replace(by, fix=Fix(f"{text}{by.fix.text}", node.in_agent("service list")))
     served = {kinds.place(b) for b in service.usable}
     lost = [end for end in ready if kinds.place(end) not in served]
     if lost:

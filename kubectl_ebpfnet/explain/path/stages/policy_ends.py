@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from kubectl_ebpfnet.explain.path.policy import WORLD_IDENTITIES, Remote
 from kubectl_ebpfnet.explain.path.stages import policy_map
-from kubectl_ebpfnet.explain.path.stages.policy_settings import denied, setting
+from kubectl_ebpfnet.explain.path.stages.policy_settings import denied
 from kubectl_ebpfnet.explain.policy.party import Party
 from kubectl_ebpfnet.explain.views import lists
 from kubectl_ebpfnet.explain.views.cluster import (
@@ -21,6 +21,7 @@ from kubectl_ebpfnet.explain.views.cluster import (
     ClusterView,
 )
 from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.explain.views.settings import setting
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import HOST, RESERVED_IDENTITIES
 from kubectl_ebpfnet.model.kube import Node

@@ -13,6 +13,7 @@ from kubectl_ebpfnet.explain.policy.party import Party
 from kubectl_ebpfnet.explain.policy.peers import Surroundings
 from kubectl_ebpfnet.explain.views import lists
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
+from kubectl_ebpfnet.explain.views.settings import config_data, setting
 from kubectl_ebpfnet.model.evidence import API, Record
 from kubectl_ebpfnet.model.net import Address
 
@@ -32,7 +33,7 @@ def around(cluster: ClusterView) -> Surroundings:
         ends = cluster.index.endpoints_of(namespace, name)
         return frozenset(end.address for end in ends) or None
 
-    known = _config(cluster) is not None
+    known = config_data(cluster) is not None
     match_nodes = "nodes" in setting(cluster, "policy-cidr-match-mode")
     local = {"true": True, "false": False}.get(setting(cluster, "policy-default-local-cluster"))
     return Surroundings(
@@ -53,7 +54,7 @@ def enforcement(cluster: ClusterView, party: Party) -> Enforcement:
         cluster: has the settings and the records of the API server.
         party: the endpoint.
     """
-    known = _config(cluster) is not None
+    known = config_data(cluster) is not None
     localhost = setting(cluster, "allow-localhost")
     return Enforcement(
         mode=setting(cluster, "enable-policy").lower() or ("default" if known else ""),
@@ -66,19 +67,6 @@ def enforcement(cluster: ClusterView, party: Party) -> Enforcement:
 def unlisted(cluster: ClusterView, party: Party) -> list[str]:
     """Return which lists of policies for an endpoint were refused, or failed, and why."""
     return [why for why in _unread(cluster, party) if " were not read: " in why]
-
-
-def setting(cluster: ClusterView, key: str) -> str:
-    """Return a setting of cilium-config, "" where it has none, and where it was not read."""
-    return (_config(cluster) or {}).get(key, "")
-
-
-def _config(cluster: ClusterView) -> dict[str, str] | None:
-    """Return cilium-config, None where it was not read: of what `cilium config view` prints, only
-    the datapath's settings are kept."""
-    found = (data for _, name, data in cluster.kube.config_maps if name == "cilium-config")
-    data = next(found, None)
-    return dict(data) if data is not None else None
 
 
 def _unread(cluster: ClusterView, party: Party) -> Iterator[str]:
