@@ -7,6 +7,7 @@ starts the program through kubectl (`Lab.kubectl`, tests/lab/test_terminal_live.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -95,6 +96,7 @@ def serve(requests: socket.socket) -> None:
             importlib.import_module(module.name)
     for name in LIVE:
         importlib.import_module(name)
+    gc.freeze()  # else each fork looks through, and copies, all that was imported
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for a fork
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runs' business
     while True:
