@@ -110,24 +110,37 @@ def sources_to(end: _End) -> tuple[Counter[Address], int]:
     wanted = FlowFilter(peer=destination, peer_port=port or None, protocol=protocol)
     sources, others = Counter[Address](), 0
     for table, layout in scan.tables(pins.root(), MAPS, layout_tuple.NAT, (wanted,)):
-        part = _part_of_large(table)
-        if part is not None and _has_few(end, layout, *part):
+        counted, few = _sources_in(table, end, layout)
+        if few:
             others = _FEW
-            continue
-        for keys, values in scan.batches(table):
-            _count(sources, end, layout, keys, values)
+        else:
+            sources += counted
     return sources, others
 
 
-def _has_few(
-    end: _End, layout: layout_tuple.TupleLayout, part: Sequence[scan.Batch], times: float
-) -> bool:
-    """Tell whether a part of a map shows that no new source has more than a few flows to an end."""
-    sources: Counter[Address] = Counter()
-    for keys, values in part:
+def _sources_in(
+    table: syscall.Map, end: _End, layout: layout_tuple.TupleLayout
+) -> tuple[Counter[Address], bool]:
+    """Return the new sources of a map's flows to an end; or tell, as soon as the part of a large
+    map that is read shows it, that none has more than a few."""
+    sources, read, look = Counter[Address](), 0, scan.ENOUGH
+    for keys, values in scan.batches(table):
         _count(sources, end, layout, keys, values)
+        read += keys.count
+        if read < look:
+            continue
+        look *= 2  # to look each time would see by chance what is not there
+        times = scan.times_read(table)
+        if times > 1 and times * read > _WHOLE and _at_most(sources, times) <= _FEW:
+            return sources, True
+    return sources, False
+
+
+def _at_most(sources: Counter[Address], times: float) -> float:
+    """Return how many flows a source may have in all, by a part of the map: one in a million of
+    such parts shows fewer by chance."""
     seen = max(sources.values(), default=0)
-    return (seen + 5 * sqrt(seen) + 12) * times <= _FEW  # seen by chance of more: one in a million
+    return (seen + 5 * sqrt(seen) + 12) * times
 
 
 def _count(

@@ -6,9 +6,8 @@ A question that fails is an answer with the reason; it never ends the run.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from typing import Any, BinaryIO
 
 from kubectl_ebpfnet import __version__
@@ -79,45 +78,63 @@ class NodeAnswer:
         return self.status.error
 
 
-def serve(requests: BinaryIO, answers: BinaryIO, *, alone: bool = False) -> int:
-    """Answer requests until `end` or the end of input.
+def serve(requests: BinaryIO, answers: BinaryIO) -> int:
+    """Answer requests until `end` or the end of input. All of them are read first, so that those
+    that take long begin at once, wherever they stand.
 
     Args:
         requests, answers: the streams.
-        alone: answer every request in this process.
 
     Returns:
         Exit code: 0; 2 for a line that is no request, or of another protocol version.
     """
     _write_answer(answers, {"protocol": PROTOCOL, "version": __version__})
-    waiting: list[tuple[NodeRequest, Future[NodeAnswer]]] = []
+    own: list[NodeRequest] = []
     helpers: dict[int, Helper] = {}
+    try:
+        for line, request in _asked(requests):
+            lane = _lane(request)
+            if lane is None:
+                own.append(request)
+                continue
+            if lane not in helpers:
+                helpers[lane] = Helper(_serve_each)
+            helpers[lane].ask(line)
+    except (ValueError, ParseError) as error:
+        _write_answer(answers, {"id": 0, "exit_code": 2, "bytes": 0, "error": str(error)})
+        return 2
+    _answer_own(own, answers)
+    for helper in helpers.values():
+        helper.finish(answers)
+    return 0
+
+
+def _asked(lines: BinaryIO) -> Iterator[tuple[bytes, NodeRequest]]:
+    """Yield requests, each with its line. Raises ValueError, ParseError for anything else."""
+    while line := lines.readline():
+        value = json_value(line, "a request")
+        if isinstance(value, dict) and value.get("end"):
+            return
+        yield line, _request(value)
+
+
+def _serve_each(requests: BinaryIO, answers: BinaryIO) -> None:
+    """Answer requests as they come: for a helper."""
+    for _, request in _asked(requests):
+        _answer_in_parts(request, answers)
+
+
+def _answer_own(requests: Sequence[NodeRequest], answers: BinaryIO) -> None:
+    """Answer requests in their order. There is no thread before: helpers are forks."""
+    waiting: list[tuple[NodeRequest, Future[NodeAnswer]]] = []
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        while line := requests.readline():
-            try:
-                value = json_value(line, "a request")
-                if isinstance(value, dict) and value.get("end"):
-                    break
-                request = _request(value)
-            except (ValueError, ParseError) as error:
-                _write_answer(answers, {"id": 0, "exit_code": 2, "bytes": 0, "error": str(error)})
-                return 2
+        for request in requests:
             if request.argv[:2] in _CONCURRENT:
                 waiting.append((request, pool.submit(whole_answer, request)))
-                alone = True  # a process that has threads does not fork
-                continue
-            lane = _lane(request)
-            if lane is not None and not alone and lane not in helpers:
-                helpers[lane] = Helper(partial(serve, alone=True))
-            if lane in helpers:
-                helpers[lane].ask(line)
                 continue
             _write_waiting(waiting, answers)
             _answer_in_parts(request, answers)
         _write_waiting(waiting, answers)
-        for helper in helpers.values():
-            helper.finish(answers)
-    return 0
 
 
 def _lane(request: NodeRequest) -> int | None:

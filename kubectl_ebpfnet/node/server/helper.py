@@ -1,6 +1,8 @@
-"""A process beside this one that answers requests: a fork, spoken to by two pipes.
+"""A process beside this one that answers requests: a fork, which takes them from a pipe.
 
-Threads would wait for each other: what reads a long table is in Python half of the time.
+Threads would wait for each other: what reads a long table is in Python half of the time. Its
+answers are a file in memory: a pipe holds 64 KiB, so the second table would wait until somebody
+takes the entries of the first.
 """
 
 from __future__ import annotations
@@ -15,27 +17,27 @@ from typing import BinaryIO
 class Helper:
     """A fork that answers requests until it has their end. This process must have no threads."""
 
-    def __init__(self, serve: Callable[[BinaryIO, BinaryIO], int]) -> None:
+    def __init__(self, serve: Callable[[BinaryIO, BinaryIO], object]) -> None:
         """Fork.
 
         Args:
             serve: answers requests; it runs in the fork.
         """
         theirs, to_helper = os.pipe()
-        from_helper, ours = os.pipe()
+        self._answers = os.fdopen(os.memfd_create("answers"), "w+b")
         self._pid = os.fork()
         if self._pid == 0:
             code = 1
             try:
                 os.close(to_helper)
-                os.close(from_helper)
-                with os.fdopen(theirs, "rb") as requests, os.fdopen(ours, "wb") as answers:
-                    code = serve(requests, answers)
+                with os.fdopen(theirs, "rb") as requests:
+                    serve(requests, self._answers)
+                self._answers.flush()
+                code = 0
             finally:
                 os._exit(code)  # never back into this process's work
         os.close(theirs)
-        os.close(ours)
-        self._requests, self._answers = os.fdopen(to_helper, "wb"), os.fdopen(from_helper, "rb")
+        self._requests = os.fdopen(to_helper, "wb")
 
     def ask(self, request: bytes) -> None:
         """Hand a request over, a line. One that was killed answers nothing, which the client says.
@@ -53,9 +55,9 @@ class Helper:
         self.ask(b'{"end": true}\n')
         with contextlib.suppress(BrokenPipeError):
             self._requests.close()
-        with self._answers:
-            self._answers.readline()  # its greeting
-            shutil.copyfileobj(self._answers, out)
-        out.flush()
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self._pid, 0)
+        with self._answers:
+            self._answers.seek(0)
+            shutil.copyfileobj(self._answers, out)
+        out.flush()
