@@ -248,8 +248,14 @@ class Map:
         found = _finds(MAP_LOOKUP_ELEM, attr, f"look up a key of map {self.info.name}")
         return value_memory.raw if found else None
 
-    def batches(self, batch_size: int = 4096) -> Iterator[tuple[int, memoryview, memoryview]]:
+    def batches(
+        self, batch_size: int = 4096, bucket: int = 0
+    ) -> Iterator[tuple[int, memoryview, memoryview]]:
         """Yield all entries, many in a call (BPF_MAP_LOOKUP_BATCH, Linux 5.6).
+
+        Args:
+            batch_size: how many at most, where a bucket holds no more.
+            bucket: of a hash map, to begin at.
 
         Yields:
             (count, keys, values), packed side by side; the views are valid until the next step.
@@ -261,13 +267,13 @@ class Map:
         keys = buffer(batch_size * self.info.key_size)
         values = buffer(batch_size * self.value_bytes)
         # The kernel's position: a bucket number, or for tries and arrays a key.
-        place = buffer(max(4, self.info.key_size))
+        place = buffer(struct.pack("=I", bucket).ljust(self.info.key_size, b"\0"))
         first = True
         while True:
             attr = ctypes.create_string_buffer(
                 struct.pack(
-                    "=QQQQIIQQ", 0 if first else pointer(place), pointer(place), pointer(keys),
-                    pointer(values), batch_size, self.fd, 0, 0,
+                    "=QQQQIIQQ", pointer(place) if bucket or not first else 0, pointer(place),
+                    pointer(keys), pointer(values), batch_size, self.fd, 0, 0,
                 ),
                 _ATTR_BYTES,
             )  # fmt: skip

@@ -70,7 +70,7 @@ def entries(request: NodeRequest) -> Iterator[CtEntry | LeftOut]:
     rules = scan.rules((*_errors_of(flows), *request.flows), request.beside)
     for table, layout in scan.tables(folder, MAPS, layout_tuple.CT, wanted):
         if request.newest and flows:
-            scan.keep_newest(scan.batches(table), rules, layout, TIMES, request.newest)
+            scan.keep_newest(scan.in_halves(table), rules, layout, TIMES, request.newest)
             continue
         for key, value in _matching_entries(table, flows, rules, layout):
             yield from fact(key, value, layout)

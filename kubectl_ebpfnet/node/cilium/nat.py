@@ -51,7 +51,7 @@ def entries(request: NodeRequest) -> Iterator[NatEntry | LeftOut]:
         if newest and flows:
             part = _part_of_large(table) if shown else None
             if part is None:
-                scan.keep_newest(scan.batches(table), rules, layout, TIMES, newest, nat=True)
+                scan.keep_newest(scan.in_halves(table), rules, layout, TIMES, newest, nat=True)
                 continue
             found = list(_by_key(table, [*shown, *exact], flows, layout, now))
             yield from found

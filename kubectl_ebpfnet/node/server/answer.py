@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, BinaryIO
 
 from kubectl_ebpfnet import __version__
@@ -29,14 +30,15 @@ from kubectl_ebpfnet.node.server.helper import Helper
 _PART_BYTES = 256 << 10
 _CONCURRENT = frozenset({node_argv("probe")})
 """Questions that mostly wait, for a time-out or for the kernel to detach a program."""
+_OWN = 0
 _LANES = {
-    node_argv("ct"): 0,
-    node_argv("nat"): 0,
-    node_argv("snat-use"): 1,
-    node_argv("conntrack"): 1,
+    node_argv("ct"): 1,
+    node_argv("nat"): 1,
+    node_argv("snat-use"): 2,
+    node_argv("conntrack"): 2,
 }
-"""Questions that read long tables, by the process that answers them beside this one: a full one of
-Cilium's takes a quarter of a second. A large map of translations is read by what `ct` has found."""
+"""Questions that read long tables, by the process that answers them beside this one, the longest
+first. A large map of translations is read by what `ct` has found."""
 _AT_ONCE = 64
 WriteBody = Callable[[bytes], object]
 """Writes the next part of an answer's body."""
@@ -89,38 +91,33 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> int:
         Exit code: 0; 2 for a line that is no request, or of another protocol version.
     """
     _write_answer(answers, {"protocol": PROTOCOL, "version": __version__})
-    own: list[NodeRequest] = []
-    helpers: dict[int, Helper] = {}
+    lanes: dict[int, list[NodeRequest]] = {}
     try:
-        for line, request in _asked(requests):
-            lane = _lane(request)
-            if lane is None:
-                own.append(request)
-                continue
-            if lane not in helpers:
-                helpers[lane] = Helper(_serve_each)
-            helpers[lane].ask(line)
+        for request in _asked(requests):
+            lanes.setdefault(_lane(request), []).append(request)
     except (ValueError, ParseError) as error:
         _write_answer(answers, {"id": 0, "exit_code": 2, "bytes": 0, "error": str(error)})
         return 2
+    own = lanes.pop(_OWN, [])
+    helpers = [Helper(partial(_answer_each, asked)) for _, asked in sorted(lanes.items())]
     _answer_own(own, answers)
-    for helper in helpers.values():
+    for helper in helpers:
         helper.finish(answers)
     return 0
 
 
-def _asked(lines: BinaryIO) -> Iterator[tuple[bytes, NodeRequest]]:
-    """Yield requests, each with its line. Raises ValueError, ParseError for anything else."""
+def _asked(lines: BinaryIO) -> Iterator[NodeRequest]:
+    """Yield the requests. Raises ValueError, ParseError for anything else."""
     while line := lines.readline():
         value = json_value(line, "a request")
         if isinstance(value, dict) and value.get("end"):
             return
-        yield line, _request(value)
+        yield _request(value)
 
 
-def _serve_each(requests: BinaryIO, answers: BinaryIO) -> None:
-    """Answer requests as they come: for a helper."""
-    for _, request in _asked(requests):
+def _answer_each(requests: Sequence[NodeRequest], answers: BinaryIO) -> None:
+    """Answer requests in their order."""
+    for request in requests:
         _answer_in_parts(request, answers)
 
 
@@ -137,11 +134,11 @@ def _answer_own(requests: Sequence[NodeRequest], answers: BinaryIO) -> None:
         _write_waiting(waiting, answers)
 
 
-def _lane(request: NodeRequest) -> int | None:
-    """Return which other process answers a request, None for this one: those that read long tables
-    and send a short answer, since it waits for its turn."""
+def _lane(request: NodeRequest) -> int:
+    """Return which process answers a request: another one those that read long tables and send a
+    short answer, since it waits for its turn."""
     short = request.newest or request.argv[:2] == node_argv("snat-use")
-    return _LANES.get(request.argv[:2]) if short else None
+    return _LANES.get(request.argv[:2], _OWN) if short else _OWN
 
 
 def _write_waiting(waiting: list[tuple[NodeRequest, Future[NodeAnswer]]], out: BinaryIO) -> None:

@@ -1,4 +1,4 @@
-"""A process beside this one that answers requests: a fork, which takes them from a pipe.
+"""A process beside this one that answers some of the requests: a fork.
 
 Threads would wait for each other: what reads a long table is in Python half of the time. Its
 answers are a file in memory: a pipe holds 64 KiB, so the second table would wait until somebody
@@ -15,46 +15,28 @@ from typing import BinaryIO
 
 
 class Helper:
-    """A fork that answers requests until it has their end. This process must have no threads."""
+    """A fork that writes answers. This process must have no threads."""
 
-    def __init__(self, serve: Callable[[BinaryIO, BinaryIO], object]) -> None:
+    def __init__(self, write: Callable[[BinaryIO], object]) -> None:
         """Fork.
 
         Args:
-            serve: answers requests; it runs in the fork.
+            write: writes the answers; it runs in the fork.
         """
-        theirs, to_helper = os.pipe()
         self._answers = os.fdopen(os.memfd_create("answers"), "w+b")
         self._pid = os.fork()
         if self._pid == 0:
             code = 1
             try:
-                os.close(to_helper)
-                with os.fdopen(theirs, "rb") as requests:
-                    serve(requests, self._answers)
+                write(self._answers)
                 self._answers.flush()
                 code = 0
             finally:
                 os._exit(code)  # never back into this process's work
-        os.close(theirs)
-        self._requests = os.fdopen(to_helper, "wb")
-
-    def ask(self, request: bytes) -> None:
-        """Hand a request over, a line. One that was killed answers nothing, which the client says.
-
-        Args:
-            request: ends with its newline.
-        """
-        with contextlib.suppress(BrokenPipeError):
-            self._requests.write(request)
-            self._requests.flush()
 
     def finish(self, out: BinaryIO) -> None:
-        """Wait for the answers, and write them."""
-        # A later helper has this pipe too: closing it is no end.
-        self.ask(b'{"end": true}\n')
-        with contextlib.suppress(BrokenPipeError):
-            self._requests.close()
+        """Wait for the answers, and write them. One that was killed has answered less, which the
+        client says."""
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self._pid, 0)
         with self._answers:
