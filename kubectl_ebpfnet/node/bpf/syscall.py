@@ -33,6 +33,7 @@ LRU_HASH, LRU_PERCPU_HASH = 9, 10
 PERCPU = frozenset({PERCPU_HASH, PERCPU_ARRAY, LRU_PERCPU_HASH})
 
 _SYSCALL = {"x86_64": 321, "aarch64": 280, "ppc64le": 361, "s390x": 351, "riscv64": 280}
+_MACHINE = platform.machine()
 _ATTR_BYTES = 128
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -52,23 +53,32 @@ def syscall(command: int, attr: bytes | ctypes.Array[ctypes.c_char], what: str) 
         Unsupported: EINVAL of a command or attach type that this kernel does not know, ENOSYS.
         KernelError: anything else, with its errno.
     """
-    number = _SYSCALL.get(platform.machine())
+    result = _called(command, attr)
+    if result < 0:
+        raise _refusal(-result, what)
+    return result
+
+
+def _called(command: int, attr: bytes | ctypes.Array[ctypes.c_char]) -> int:
+    """Return what the system call returns, of an error the negative errno. Raises Unsupported."""
+    number = _SYSCALL.get(_MACHINE)
     if number is None:
-        raise Unsupported(f"bpf(2) has no known number on {platform.machine()}")
+        raise Unsupported(f"bpf(2) has no known number on {_MACHINE}")
     if isinstance(attr, bytes):
-        attr = ctypes.create_string_buffer(attr.ljust(_ATTR_BYTES, b"\0"), _ATTR_BYTES)
+        attr = ctypes.create_string_buffer(attr, _ATTR_BYTES)
     result = int(_libc.syscall(number, command, attr, len(attr)))
-    if result >= 0:
-        return result
-    code = ctypes.get_errno()
+    return result if result >= 0 else -ctypes.get_errno()
+
+
+def _refusal(code: int, what: str) -> KernelError:
     words = f"{what}: {os.strerror(code)}"
     if code in (errno.ENOSYS, errno.EOPNOTSUPP):
-        raise Unsupported(f"{words}: this kernel has no bpf(2) for it", code)
+        return Unsupported(f"{words}: this kernel has no bpf(2) for it", code)
     hint = ""
     if code in (errno.EPERM, errno.EACCES):
         # For objects by id; CAP_BPF suffices only for own programs and for pinned maps.
         hint = "CAP_SYS_ADMIN allows it"
-    raise KernelError(words, code, hint=hint)
+    return KernelError(words, code, hint=hint)
 
 
 def buffer(size_or_bytes: int | bytes) -> ctypes.Array[ctypes.c_char]:
@@ -122,13 +132,10 @@ def open_link(id: int) -> int:
 
 def _finds(command: int, attr: bytes | ctypes.Array[ctypes.c_char], what: str) -> bool:
     """Call bpf(2); return False where the kernel finds no such object or key."""
-    try:
-        syscall(command, attr, what)
-    except KernelError as error:
-        if error.errno != errno.ENOENT:
-            raise
-        return False
-    return True
+    result = _called(command, attr)
+    if result < 0 and result != -errno.ENOENT:
+        raise _refusal(-result, what)
+    return result >= 0
 
 
 def _ids(command: int, what: str) -> Iterator[int]:

@@ -15,7 +15,7 @@ from kubectl_ebpfnet.model.cilium import CtEntry
 from kubectl_ebpfnet.model.net import ICMP, ICMPV6, Flow
 from kubectl_ebpfnet.model.protocol.questions import FlowFilter, LeftOut, NodeRequest
 from kubectl_ebpfnet.node.bpf import syscall
-from kubectl_ebpfnet.node.cilium import layout_tuple, pins, scan
+from kubectl_ebpfnet.node.cilium import layout_tuple, pins, reading, scan
 
 MAPS = {
     "cilium_ct4_global": (4, True),
@@ -70,7 +70,7 @@ def entries(request: NodeRequest) -> Iterator[CtEntry | LeftOut]:
     rules = scan.rules((*_errors_of(flows), *request.flows), request.beside)
     for table, layout in scan.tables(folder, MAPS, layout_tuple.CT, wanted):
         if request.newest and flows:
-            scan.keep_newest(scan.in_halves(table), rules, layout, TIMES, request.newest)
+            scan.keep_newest(reading.in_halves(table), rules, layout, TIMES, request.newest)
             continue
         for key, value in _matching_entries(table, flows, rules, layout):
             yield from fact(key, value, layout)

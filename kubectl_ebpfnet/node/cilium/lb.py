@@ -16,7 +16,7 @@ from kubectl_ebpfnet.model.cilium import Backend, Frontend
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.protocol.questions import LeftOut, NodeRequest
-from kubectl_ebpfnet.node.cilium import layout_lb, pins, scan
+from kubectl_ebpfnet.node.cilium import layout_lb, pins, reading
 from kubectl_ebpfnet.node.cilium.columns import how_many, places
 from kubectl_ebpfnet.node.cilium.layout_lb import ServiceKey, ServiceValue
 from kubectl_ebpfnet.node.cilium.layout_tuple import of_sizes
@@ -102,7 +102,7 @@ def _selected(
     with table:
         sizes = (table.info.key_size, table.info.value_size)
         service_key = of_sizes(name, sizes, _layouts(name))
-        for keys, values in scan.batches(table):
+        for keys, values in reading.batches(table):
             slots = keys.having(length + 2, frozenset((b"\0\0",)))
             if not sample:
                 some = islice(places(keys.all ^ slots, keys.count), SAMPLE)

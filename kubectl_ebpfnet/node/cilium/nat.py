@@ -20,7 +20,7 @@ from kubectl_ebpfnet.model.cilium import NatEntry
 from kubectl_ebpfnet.model.net import Address, Flow, has_ports
 from kubectl_ebpfnet.model.protocol.questions import FlowFilter, LeftOut, NodeRequest
 from kubectl_ebpfnet.node.bpf import syscall
-from kubectl_ebpfnet.node.cilium import ct, layout_tuple, pins, scan
+from kubectl_ebpfnet.node.cilium import ct, layout_tuple, pins, reading, scan
 from kubectl_ebpfnet.node.cilium.columns import Columns, how_many, places
 
 MAPS = {"cilium_snat_v4_external": (4, None), "cilium_snat_v6_external": (6, None)}
@@ -51,7 +51,7 @@ def entries(request: NodeRequest) -> Iterator[NatEntry | LeftOut]:
         if newest and flows:
             part = _part_of_large(table) if shown else None
             if part is None:
-                scan.keep_newest(scan.in_halves(table), rules, layout, TIMES, newest, nat=True)
+                scan.keep_newest(reading.in_halves(table), rules, layout, TIMES, newest, nat=True)
                 continue
             found = list(_by_key(table, [*shown, *exact], flows, layout, now))
             yield from found
@@ -67,10 +67,10 @@ def entries(request: NodeRequest) -> Iterator[NatEntry | LeftOut]:
         yield LeftOut(older + more, beside + more_beside, about)
 
 
-def _part_of_large(table: syscall.Map) -> tuple[list[scan.Batch], float] | None:
+def _part_of_large(table: syscall.Map) -> tuple[list[reading.Batch], float] | None:
     """Return a part of a map, and how many times as many entries it has; None of one that is read
     whole."""
-    part, times = scan.beginning(table)
+    part, times = reading.beginning(table)
     large = times * sum(keys.count for keys, _ in part) > _WHOLE
     return (part, times) if large else None
 
@@ -79,7 +79,7 @@ def _others(
     found: Sequence[NatEntry],
     request: NodeRequest,
     layout: layout_tuple.TupleLayout,
-    part: Sequence[scan.Batch],
+    part: Sequence[reading.Batch],
     times: float,
 ) -> tuple[int, int]:
     """Return about how many entries a map has beside those that were found: of the flows, and of
@@ -123,14 +123,14 @@ def _sources_in(
 ) -> tuple[Counter[Address], bool]:
     """Return the new sources of a map's flows to an end; or tell, as soon as the part of a large
     map that is read shows it, that none has more than a few."""
-    sources, read, look = Counter[Address](), 0, scan.ENOUGH
-    for keys, values in scan.batches(table):
+    sources, read, look = Counter[Address](), 0, reading.ENOUGH
+    for keys, values in reading.batches(table):
         _count(sources, end, layout, keys, values)
         read += keys.count
         if read < look:
             continue
         look *= 2  # to look each time would see by chance what is not there
-        times = scan.times_read(table)
+        times = reading.times_read(table)
         if times > 1 and times * read > _WHOLE and _at_most(sources, times) <= _FEW:
             return sources, True
     return sources, False

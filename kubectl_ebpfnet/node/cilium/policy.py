@@ -20,7 +20,7 @@ from kubectl_ebpfnet.model.cilium import PolicyEntry
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.protocol.questions import LeftOut, NodeRequest
 from kubectl_ebpfnet.node.bpf import syscall
-from kubectl_ebpfnet.node.cilium import layout_tables, pins, scan, tables
+from kubectl_ebpfnet.node.cilium import layout_tables, pins, reading, tables
 from kubectl_ebpfnet.node.cilium.columns import Columns, how_many, places
 from kubectl_ebpfnet.node.cilium.layout_tuple import of_sizes
 
@@ -61,7 +61,7 @@ def entries(request: NodeRequest) -> Iterator[PolicyEntry | LeftOut]:
             with table:
                 size = (table.info.key_size, table.info.value_size)
                 layout = of_sizes(named[number], size, layout_tables.POLICY)
-                for keys, values in scan.batches(table):
+                for keys, values in reading.batches(table):
                     of_others = 0 if identities is None else _of_others(keys, layout, identities)
                     left_out += how_many(of_others)
                     for place in places(keys.all ^ of_others, keys.count):

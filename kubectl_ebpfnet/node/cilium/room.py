@@ -1,8 +1,8 @@
 """How full Cilium's maps are, and how many flows source NAT has to a destination.
 
-The first buckets of a large hash map tell how many entries the others have (scan.times_read), so no
-map of half a million entries is read for its number. A trie would be read whole, as it is for the
-ipcache's rows beside this: their number, and that of the rows left out, is its number.
+The first buckets of a large hash map tell how many entries the others have (reading.times_read), so
+no map of half a million entries is read for its number. A trie would be read whole, as it is for
+the ipcache's rows beside this: their number, and that of the rows left out, is its number.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from kubectl_ebpfnet.model.protocol.questions import NodeRequest
 from kubectl_ebpfnet.model.room import MapRoom, SnatUse, Table
 from kubectl_ebpfnet.model.untrusted import address
 from kubectl_ebpfnet.node.bpf import syscall
-from kubectl_ebpfnet.node.cilium import nat, pins, scan
+from kubectl_ebpfnet.node.cilium import nat, pins, reading
 
 _LRU = frozenset({syscall.LRU_HASH, syscall.LRU_PERCPU_HASH})
 _POLICY = re.compile(r"cilium_policy_(?:v[0-9]{1,3}_)?([0-9]{5})")
@@ -64,7 +64,7 @@ def _entries(table: syscall.Map) -> tuple[int, bool]:
     try:
         for count, _, _ in table.batches():
             counted += count
-            if counted >= scan.ENOUGH and (times := scan.times_read(table)) > 1:
+            if counted >= reading.ENOUGH and (times := reading.times_read(table)) > 1:
                 return min(int(counted * times), table.info.max_entries), False
     except Unsupported:  # before Linux 5.6, and tries before 5.16
         counted = sum(1 for _ in table.items())

@@ -18,7 +18,7 @@ from kubectl_ebpfnet.model.cilium import (
 )
 from kubectl_ebpfnet.model.net import Address, Network
 from kubectl_ebpfnet.model.protocol.questions import LeftOut, NodeRequest
-from kubectl_ebpfnet.node.cilium import layout_tables, pins, scan
+from kubectl_ebpfnet.node.cilium import layout_tables, pins, reading
 from kubectl_ebpfnet.node.cilium.columns import Columns, places
 from kubectl_ebpfnet.node.cilium.layout_tuple import of_sizes
 
@@ -71,7 +71,7 @@ def ipcache(request: NodeRequest) -> Iterator[IpcacheEntry | LeftOut]:
         sizes = (table.info.key_size, table.info.value_size)
         layout = of_sizes(name, sizes, layout_tables.IPCACHE)
         holding = layout_tables.ipcache_keys(request.rows)
-        for keys, values in scan.batches(table):
+        for keys, values in reading.batches(table):
             shown = [*range(keys.count)]
             if request.rows:
                 shown = [*_holding(keys, request.rows, holding)]

@@ -29,7 +29,7 @@ from kubectl_ebpfnet.node.cilium import ct as cilium_ct
 from kubectl_ebpfnet.node.cilium import layout_tuple as node_layouts
 from kubectl_ebpfnet.node.cilium import nat as cilium_nat
 from kubectl_ebpfnet.node.cilium import pins as cilium_pins
-from kubectl_ebpfnet.node.cilium import scan
+from kubectl_ebpfnet.node.cilium import reading
 from kubectl_ebpfnet.node.host import mounts
 from kubectl_ebpfnet.node.server import answer as answering
 from kubectl_ebpfnet.parse import node_side as answers
@@ -327,9 +327,9 @@ def read_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
     real = syscall.Map.batches
 
     def counting(
-        table: syscall.Map, size: int = 4096
+        table: syscall.Map, size: int = 4096, bucket: int = 0
     ) -> Iterator[tuple[int, memoryview, memoryview]]:
-        for count, keys, values in real(table, size):
+        for count, keys, values in real(table, size, bucket):
             read[table.info.name[:13]] += count
             yield count, keys, values
 
@@ -374,7 +374,7 @@ def test_of_a_large_map_the_translations_of_shown_connections_are_looked_up(
 ) -> None:
     monkeypatch.setattr(cilium_ct, "_shown", {})
     monkeypatch.setattr(cilium_nat, "_WHOLE", 5000)
-    monkeypatch.setattr(scan, "ENOUGH", 3000)
+    monkeypatch.setattr(reading, "ENOUGH", 3000)
     pod, peer, node, rare = (
         ("10.0.0.1", "192.0.2.9", "172.18.0.2", "172.18.0.3")
         if version == 4
@@ -410,6 +410,12 @@ def test_of_a_large_map_the_translations_of_shown_connections_are_looked_up(
     assert abs(left_out.older - (8000 - 38)) < 800
     assert both(quiet) == (set(), 0, LeftOut())  # conntrack shows none: it is read whole
     assert cilium_nat.sources_to((6, end, 443)) == (Counter(), 24_576)
+    with monkeypatch.context() as patch, read_of(monkeypatch) as read:
+        patch.setattr(reading, "_BATCH", 256)
+        patch.setattr(reading, "ENOUGH", 500)  # which does not tell it yet
+        patch.setattr(cilium_nat, "_FEW", 4700)
+        assert cilium_nat.sources_to((6, end, 443)) == (Counter(), 4700)
+    assert 512 < read["cilium_snat_v"] <= 4352  # a little more than half of it, at most
     monkeypatch.setattr(cilium_nat, "_FEW", 4000)  # a part does not exclude more: it is read whole
     used, others = cilium_nat.sources_to((6, end, 443))
     assert {str(source): flows for source, flows in used.items()} == {

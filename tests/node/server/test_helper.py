@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -69,6 +71,42 @@ def test_long_tables_are_read_by_processes_of_their_own() -> None:
     )
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)  # they are gone
+
+
+def test_long_tables_begin_at_once_and_wait_for_nobody_who_takes_their_answers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    begun = tmp_path / "nat"
+
+    def facts(request: NodeRequest) -> Iterator[object]:
+        if request.argv[1] == "ct":
+            yield "x" * 200_000  # more than a pipe holds
+        if request.argv[1] == "nat":
+            begun.touch()
+        if request.argv[1] == "links":
+            end = time.monotonic() + 10
+            while not begun.exists() and time.monotonic() < end:
+                time.sleep(0.01)
+            yield begun.exists()
+
+    monkeypatch.setattr(registry, "function", lambda name: facts)
+    said = answered(
+        NodeRequest(1, node_argv("links")),
+        NodeRequest(2, node_argv("ct"), None, FLOW, (), 5),
+        NodeRequest(3, node_argv("nat"), None, FLOW, (), 5),
+    )
+    assert json.loads(said[1][1]) is True
+    assert len(said[2][1]) > 200_000
+
+
+def test_a_request_that_is_none_is_refused_before_any_is_answered() -> None:
+    lines = json.dumps({"protocol": PROTOCOL, **codec.plain(NodeRequest(1, node_argv("links")))})
+    out = io.BytesIO()
+    assert answer.serve(io.BytesIO(f"{lines}\n[]\n".encode()), out) == 2
+    greeting, refusal = out.getvalue().splitlines()
+    assert json.loads(greeting)["protocol"] == PROTOCOL
+    assert json.loads(refusal)["id"] == 0
+    assert "a request is a JSON object" in json.loads(refusal)["error"]
 
 
 def test_a_whole_table_is_answered_in_place() -> None:
