@@ -90,7 +90,8 @@ def _to_record(target: Target, namespace: str, protocol: int) -> str:
     """Return the destination as `capture --to` takes it: objects are those of the source's
     namespace, others are told by their address."""
     suffix = f"/{protocol_name(protocol).lower()}" if protocol != TCP else ""
-    if target.address is not None and target.namespace != namespace and target.kind != "name":
+    object_of_source = target.kind != "address" and target.namespace == namespace
+    if target.address is not None and target.kind != "name" and not object_of_source:
         return endpoint_text(target.address, target.port) + suffix
     return _named(target) + suffix
 
