@@ -33,11 +33,12 @@ def because(path: Path) -> tuple[str, ...]:
     return (path.reason.removeprefix(path.verdict.value).lstrip(":, "),)
 
 
-def paragraphs(path: Path, view: View, *, in_full: bool) -> list[str]:
+def paragraphs(path: Path, bundle: Bundle, view: View, *, in_full: bool) -> list[str]:
     """Return the cause, what was seen, and what to do; each word stands only before something.
 
     Args:
         path: the answer.
+        bundle: what it was made of.
         view: the terminal.
         in_full: also the largest packet that fits.
     """
@@ -50,6 +51,8 @@ def paragraphs(path: Path, view: View, *, in_full: bool) -> list[str]:
         lines += _paragraph("Fix", path.fix.text, view)
         if path.fix.command:
             lines += command(" " * LABEL, view.text(path.fix.command), view.width)
+        if cluster := phrases.meant_for(path.fix, bundle):
+            lines += _paragraph("", cluster, view)
     if path.mtu is not None and in_full and path.verdict is not Verdict.DROPPED:
         lines += _paragraph("MTU", phrases.largest(path.mtu), view)
     return lines

@@ -91,6 +91,8 @@ def _opening(path: Path, bundle: Bundle, title: str) -> Html:
     if path.fix is not None:
         fix = [tag("span", path.fix.text)]
         fix += [tag("pre", path.fix.command)] if path.fix.command else []
+        meant_for = phrases.meant_for(path.fix, bundle)
+        fix += [tag("p", meant_for, class_="note")] if meant_for else []
     inside.append(
         html.said(
             ("Cause", "" if path.cause in (*because(path), path.reason) else path.cause),

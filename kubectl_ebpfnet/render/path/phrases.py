@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from kubectl_ebpfnet.model.cilium import CtEntry, NatEntry
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
+from kubectl_ebpfnet.model.evidence import LIVE, Bundle
 from kubectl_ebpfnet.model.net import Flow, endpoint_text, has_ports, protocol_name
 from kubectl_ebpfnet.model.path import (
+    Fix,
     Hop,
     Packet,
     Path,
@@ -72,6 +74,14 @@ def largest(mtu: PathMtu) -> str:
 def notes(path: Path) -> list[str]:
     """Return how the ends were resolved, a sentence each."""
     return [f"{t.text}: {t.note}" for t in (path.source, path.destination) if t.note]
+
+
+def meant_for(fix: Fix, bundle: Bundle) -> str:
+    """Return which cluster a command is for, "" where none or the asked one: kubectl acts on the
+    current context, and a capture may be of any cluster, under another name here."""
+    if bundle.source == LIVE or not fix.command.startswith("kubectl "):
+        return ""
+    return "For the recorded cluster: choose its --context."
 
 
 def does(hop: Hop) -> str:

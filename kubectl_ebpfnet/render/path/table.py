@@ -45,7 +45,7 @@ def table(path: Path, bundle: Bundle, view: View) -> str:
     last = _way_back_line(path.answer) if path.answer is not None and usual else None
     sections = [
         verdict_lines(path, view),
-        paragraphs(path, view, in_full=view.evidence),
+        paragraphs(path, bundle, view, in_full=view.evidence),
         _findings(path, view, proofs),
         entries(path, view),
         way.lines(path.hops, last, phrases.sent(path)) if path.hops else [],
@@ -70,7 +70,7 @@ def wide(path: Path, bundle: Bundle, view: View) -> str:
     way = Way(view, proofs, wide=True)
     sections = [
         verdict_lines(path, view),
-        paragraphs(path, view, in_full=True),
+        paragraphs(path, bundle, view, in_full=True),
         _findings(path, view, proofs, in_full=True),
         entries(path, view),
         way.lines(path.hops, None, phrases.sent(path)) if path.hops else [],

@@ -9,6 +9,7 @@ Seen    3 drops “Policy denied” (hubble, node2), the newest 3s before hubble
 Fix     If it may pass, add 7777/TCP to egress[0] of CiliumNetworkPolicy
         default/client-egress, or a rule of its own.
         kubectl edit ciliumnetworkpolicy -n default client-egress
+        For the recorded cluster: choose its --context.
 
 pod default/client  10.44.0.180 → 1.1.1.1:7777
  ~ route       default via 10.44.0.235 dev eth0

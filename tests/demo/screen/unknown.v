@@ -8,6 +8,7 @@ UNKNOWN    pod/client → 1.1.1.1:7777/TCP
 Fix     Record a new capture while the packets are lost.
         kubectl ebpfnet capture -o case.zip -n default pod/client --to \
         1.1.1.1:7777 --node-access pod
+        For the recorded cluster: choose its --context.
 MTU     which packets fit is not known; the sender's are up to 1450
 
 pod default/client  10.44.0.180 → 1.1.1.1:7777

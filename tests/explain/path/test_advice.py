@@ -123,9 +123,7 @@ def test_commands_for_a_node() -> None:
 
 
 def test_a_client_of_the_other_ip_version_is_told_which_one_to_give() -> None:
-    _, request_of = arguments.question(
-        "2001:db8::5", "svc/web-np", "", "", ipv4=False, ipv6=False
-    )
+    _, request_of = arguments.question("2001:db8::5", "svc/web-np", "", "", ipv4=False, ipv6=False)
     fix = explain(request_of("default"), opened(CAPTURES[0])).fix
     assert fix is not None
     assert (fix.text, fix.command) == ("Give an IPv4 address of the client's.", "")
