@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,6 +18,7 @@ from kubectl_ebpfnet.errors import ClusterError, NotFound
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.request import Further, PathRequest
+from kubectl_ebpfnet.model.shell import word
 
 if TYPE_CHECKING:
     from kubectl_ebpfnet.collect.gatherer import Gatherer
@@ -85,7 +87,7 @@ def open_answers(
         from kubectl_ebpfnet.collect.gatherer import Gatherer
 
         with Gatherer(session, access, warn=_Once(progress), progress=progress.show) as gatherer:
-            yield _Live(gatherer, timeout, progress, preload)
+            yield _Live(gatherer, timeout, progress, preload, _cluster_words(global_flags))
 
 
 class _Once:
@@ -145,6 +147,22 @@ class _Captured:
         return _not_ended(pods, wanted, self._namespace, hint)
 
 
+def _cluster_words(global_flags: GlobalFlags) -> list[str]:
+    """Return the flags that choose a cluster other than the current context's, as given."""
+    given = ((name, global_flags.values.get(name)) for name in ("kubeconfig", "context"))
+    return [text for name, value in given if value for text in (f"--{name}", word(value))]
+
+
+def _for_cluster(path: Path, flags: Sequence[str]) -> Path:
+    """Return the answer, the command of its fix for the cluster that was asked."""
+    fix = path.fix
+    if not flags or fix is None or not fix.command.startswith("kubectl "):
+        return path
+    words = fix.command.split(" ")
+    verb = 3 if words[1] == "ebpfnet" else 2  # a plugin's flags stand behind its name
+    return replace(path, fix=replace(fix, command=" ".join([*words[:verb], *flags, *words[verb:]])))
+
+
 class _Live:
     """Asks a cluster."""
 
@@ -154,8 +172,10 @@ class _Live:
         timeout: float | None,
         progress: Progress,
         preload: Sequence[str],
+        cluster: Sequence[str],
     ) -> None:
-        self._gatherer, self._timeout = gatherer, timeout
+        """`cluster`: the flags that chose it."""
+        self._gatherer, self._timeout, self._cluster = gatherer, timeout, cluster
         self._progress, self._preload = progress, preload
 
     def look(self, request_of: RequestOf) -> tuple[Path, Bundle]:
@@ -170,7 +190,7 @@ class _Live:
             meanwhile=partial(_import, self._preload),
             further=partial(_explained, self._progress, paths),
         )
-        return paths[0], bundle
+        return _for_cluster(paths[0], self._cluster), bundle
 
     def pods(self, wanted: SeveralPods) -> list[Pod]:
         """Ask the API server."""

@@ -41,7 +41,8 @@ def obstacle(
                 f"`{command}` tells why."
             )
             record = cluster.api_record("pods", "pod")
-            finding = Finding(Severity.ERROR, title, detail, cite.whole(record))
+            proof = cite.whole(record)
+            finding = Finding(Severity.ERROR, title, detail, proof, decides=True)
             return title, Fix("See why the pod does not run.", command), (finding,)
     if source is None and destination is not None:
         have = f"no IPv{version} address" if sender.addresses else "no address"
