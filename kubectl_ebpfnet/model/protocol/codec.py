@@ -110,9 +110,18 @@ def fact(line: bytes, kind: Any, number: int = 0, source: str = "a fact") -> Any
 
 
 @cache
-def _fields(kind: Any) -> dict[str, Any]:
+def _fields(kind: Any) -> dict[str, tuple[Any, frozenset[Any]]]:
+    """Return the type of each member, and which plain types are taken as they are."""
     hints = get_type_hints(kind)
-    return {f.name: hints[f.name] for f in dataclasses.fields(kind) if f.default is not NOWHERE}
+    types = {f.name: hints[f.name] for f in dataclasses.fields(kind) if f.default is not NOWHERE}
+    return {
+        name: (hint, _PLAIN.intersection(get_args(hint) if _is_union(hint) else (hint,)))
+        for name, hint in types.items()
+    }
+
+
+def _is_union(kind: Any) -> bool:
+    return get_origin(kind) in (Union, UnionType)
 
 
 def typed(value: Any, kind: Any) -> Any:
@@ -138,8 +147,8 @@ def typed(value: Any, kind: Any) -> Any:
         if not isinstance(value, dict):
             raise ValueError(f"no object where {kind.__name__} belongs")
         known = {
-            name: member if type(member := value[name]) is hint else typed(member, hint)
-            for name, hint in _fields(kind).items()
+            name: member if type(member := value[name]) in plain else typed(member, hint)
+            for name, (hint, plain) in _fields(kind).items()
             if name in value
         }
         try:
@@ -178,6 +187,9 @@ def _list(value: Any) -> list[Any]:
     return value
 
 
+_PORT = get_args(int | None)
+
+
 def _flow(value: Any) -> Flow:
     if not isinstance(value, dict):
         raise ValueError("no object where a flow belongs")
@@ -188,9 +200,9 @@ def _flow(value: Any) -> Flow:
         return Flow(
             number,
             address(value["source"], "a flow"),
-            typed(value["source_port"], int | None),
+            _one_of(value["source_port"], _PORT),
             address(value["destination"], "a flow"),
-            typed(value["destination_port"], int | None),
+            _one_of(value["destination_port"], _PORT),
         )
     except (KeyError, AttributeError) as error:
         raise ValueError(f"a flow without {error}") from None

@@ -78,6 +78,8 @@ class Columns:
         above, same = 0, self.all
         for at in reversed(range(width)):  # from the byte that counts most
             where = offset + (at if sys.byteorder == "little" else width - 1 - at)
+            if self._column(where) == parts[at : at + 1] * self.count:
+                continue  # the first bytes of a time are mostly the same
             above |= same & self._by(where, _greater(parts[at]))
             same &= self._by(where, _table(frozenset((parts[at],))))
             if not same:
@@ -85,9 +87,12 @@ class Columns:
         return above
 
     def _by(self, offset: int, table: bytes) -> int:
+        return int.from_bytes(self._column(offset).translate(table), "little")
+
+    def _column(self, offset: int) -> bytes:
         if offset not in self._columns:
             self._columns[offset] = self.data[offset :: self.size]
-        return int.from_bytes(self._columns[offset].translate(table), "little")
+        return self._columns[offset]
 
 
 def places(mask: int, count: int) -> Iterator[int]:
