@@ -127,14 +127,15 @@ def by_bpftool(path: Path) -> float:
 def node_pod() -> Iterator[dict[str, str]]:
     """A node pod's first process; gives the environment of sessions that come to it."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "node.sock"
+        path = Path(folder) / "image" / "node.sock"
+        path.parent.mkdir()
         script = "import sys, pathlib\n"
         script += "from kubectl_ebpfnet.node.server.zygote import serve_sessions\n"
         script += "serve_sessions(60, pathlib.Path(sys.argv[1]))"
         with subprocess.Popen((sys.executable, "-c", script, str(path))) as process:
             while not path.exists():
                 time.sleep(0.01)
-            yield {**os.environ, "EBPFNET_NODE_SOCKET": str(path)}
+            yield {**os.environ, "EBPFNET_NODE_FOLDER": folder}
             process.terminate()
 
 

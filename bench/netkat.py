@@ -183,16 +183,17 @@ def node_pod(between: Ends) -> Iterator[tuple[str, ...]]:
     hold = "from kubectl_ebpfnet.node.server.zygote import serve_sessions; import pathlib, sys;"
     hold += "serve_sessions(60, pathlib.Path(sys.argv[1]))"
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "node.sock"
+        path = Path(folder) / "image" / "node.sock"
+        path.parent.mkdir()
         holding = between.start(between.near, sys.executable, "-c", hold, str(path))
         try:
             while not path.exists():
                 time.sleep(0.01)
-            os.environ["EBPFNET_NODE_SOCKET"] = str(path)
+            os.environ["EBPFNET_NODE_FOLDER"] = folder
             doorway = str(ROOT / "kubectl_ebpfnet/node/server/connect.py")
-            yield (sys.executable, "-I", "-S", doorway, "netkat", OPTION, "-N")
+            yield (sys.executable, "-I", "-S", doorway, "0", "netkat", OPTION, "-N")
         finally:
-            os.environ.pop("EBPFNET_NODE_SOCKET", None)
+            os.environ.pop("EBPFNET_NODE_FOLDER", None)
             holding.terminate()
             holding.wait(20)
 

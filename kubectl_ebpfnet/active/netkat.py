@@ -15,6 +15,7 @@ from kubectl_ebpfnet.cluster.exec.stdio import LiveStreams
 from kubectl_ebpfnet.cluster.exec.target import Container
 from kubectl_ebpfnet.cluster.nodepods.kept import NodePod, find_node_pods
 from kubectl_ebpfnet.cluster.nodepods.rehearsal import rehearse
+from kubectl_ebpfnet.cluster.nodepods.sides import session_argv
 from kubectl_ebpfnet.cluster.pool import Pool
 from kubectl_ebpfnet.cluster.resolve import find_node
 from kubectl_ebpfnet.collect.ask.access import NodeAccess
@@ -26,7 +27,6 @@ from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.dry_run import DryRun
 from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.protocol.frames import OPTION
-from kubectl_ebpfnet.model.protocol.questions import PROGRAM
 
 Notify = Callable[[str], object]
 _SIGNALLED = 128
@@ -103,7 +103,7 @@ def run(
     deadline = Deadline(timeout)
     with NodeAnswerers(session, access, warn) as answerers:
         progress("asking the API server")
-        looking = Pool().start(lambda: find_node_pods(Api(session)))
+        looking = Pool().start(lambda: find_node_pods(Api(session), session.namespace))
         try:
             kept = looking.result(deadline.left)
         except TimeoutError:
@@ -117,7 +117,7 @@ def run(
             warn(f"netkat {' '.join(arguments)} on {node}{DryRun.CLIENT.suffix}")
             return 0
         pod = _node_pod(answerers, node, deadline, progress)
-        argv = (PROGRAM, "netkat", OPTION, *arguments)
+        argv = session_argv("netkat", OPTION, *arguments)
         progress("")
         code = _exec(session, pod.container, argv, streams)
         if code > _SIGNALLED:
@@ -129,7 +129,7 @@ def _node_pod(answerers: NodeAnswerers, node: str, deadline: Deadline, progress:
     found = answerers.for_nodes([node], deadline)[node]
     if isinstance(found, NodePodExec):
         progress(f"waiting for the node pod on {node}")
-        return found.wait(deadline)
+        return found.ready(deadline)
     reason = found.error if isinstance(found, Record) else "it cannot be asked"
     raise ClusterError(f"node {node}: {reason}")
 

@@ -48,6 +48,7 @@ COMMANDS = {
     "doctor": "Check what each command can see of this cluster, and what it lacks",
     "capture": "Record a cluster's state in a file, for --from",
     "show-record": "Print a record of a capture, by its number in -o wide or -v",
+    "node-pods": "List the node pods of this cluster, or print a manifest of some",
     "cleanup": "Delete leftover node pods and namespaces",
     "completion": "Print or install shell completion for kubectl ebpfnet",
     "options": "List the kubectl flags that every command accepts",

@@ -23,14 +23,15 @@ NODES = (
         ("--node-access",),
         "HOW",
         "How to read nodes: agent (exec in Cilium's agent), pod (a node pod, deployed for this "
-        "run), none, or auto: a kept node pod, else agent, else pod (default: auto)",
+        "run), none, or auto: a node pod that is there, else agent, else pod, which it asks for "
+        "(default: auto)",
         shown=True,
     ),
     Flag(
         "image",
         ("--image",),
         "NAME",
-        "Image of node pods; it must have this program's version",
+        "Image of node pods: ours, or any with Python 3.11 or later, as python:3.13-slim",
         shown=True,
     ),
     Flag("keep", ("--keep",), "", "Keep node pods for reuse", shown=True),
@@ -49,6 +50,9 @@ NODES = (
         shown=True,
     ),
 )
+
+YES = Flag("yes", ("-y", "--yes"), "", "Deploy node pods without asking", shown=True)
+"""Of commands that only read: others deploy what they need."""
 
 # Arguments and flags that several commands share.
 Source = Annotated[
@@ -203,6 +207,11 @@ def with_kubectl_flags(function: Callable[..., int]) -> Callable[..., int]:
 
 def with_node_flags(function: Callable[..., int]) -> Callable[..., int]:
     """Add kubectl's flags and those for node access, which `GlobalFlags.nodes` holds."""
+    return _with_flags(function, (*NODES, YES))
+
+
+def with_probe_flags(function: Callable[..., int]) -> Callable[..., int]:
+    """Add the same to a command that acts, which deploys what it needs without a question."""
     return _with_flags(function, NODES)
 
 

@@ -32,6 +32,7 @@ class NodeAccessFlags:
         pull_secret: `NAMESPACE/NAME` or `NAME`, "" for none.
         seconds: lifetime of node pods, None for the default.
         dry_run: of --dry-run.
+        yes: deploy node pods without a question.
     """
 
     mode: str = "auto"
@@ -40,6 +41,7 @@ class NodeAccessFlags:
     pull_secret: str = ""
     seconds: int | None = None
     dry_run: DryRun = DryRun.NONE
+    yes: bool = False
 
     def access(self) -> NodeAccess:
         """Return the node access that the flags describe.

@@ -132,7 +132,7 @@ def prober(
 
     with (
         Progress() as progress,
-        connect(global_flags, progress) as (session, access),
+        connect(global_flags, progress, reads=False) as (session, access),
         Gatherer(session, access, warn=progress.warn, progress=progress.show) as gatherer,
     ):
         request = probe_flags.request(session.namespace)

@@ -73,6 +73,23 @@ def _refusal(found: Leftover, progress: Progress) -> str:
     return "" if answer else "not wanted"
 
 
+def left_alone(session: Session) -> list[str]:
+    """Return a line about node pods that somebody installed: they are of no run, and stay."""
+    from kubectl_ebpfnet.cluster.client.api import Api
+    from kubectl_ebpfnet.cluster.nodepods.listed import listed_node_pods
+    from kubectl_ebpfnet.model.node_pods import Origin
+
+    pods = listed_node_pods(Api(session), session.namespace)
+    installed = [pod for pod in pods if pod.origin is Origin.INSTALLED]
+    if not installed:
+        return []
+    where = ", ".join(dict.fromkeys(pod.namespace for pod in installed))
+    return [
+        f"left alone: {len(installed)} installed node pods in namespace {where}, which are of no"
+        " run; kubectl delete removes what kubectl apply made"
+    ]
+
+
 def nothing_left(rows: Sequence[Mapping[str, Any]], named: Sequence[str]) -> list[str]:
     """Return lines that say where nothing was found.
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from kubectl_ebpfnet.cli.agreement import agreement
 from kubectl_ebpfnet.cli.flags import GlobalFlags
 from kubectl_ebpfnet.cli.terminal import Progress
 from kubectl_ebpfnet.errors import UsageError
@@ -18,9 +20,19 @@ if TYPE_CHECKING:
     from kubectl_ebpfnet.collect.lists import ListReader
 
 
+_OTHERWISE = "--yes or --node-access pod deploys node pods"
+
+
 @contextlib.contextmanager
-def connect(global_flags: GlobalFlags, progress: Progress) -> Iterator[tuple[Session, NodeAccess]]:
+def connect(
+    global_flags: GlobalFlags, progress: Progress, *, reads: bool = True
+) -> Iterator[tuple[Session, NodeAccess]]:
     """Give a session with the cluster, and the node access of the flags.
+
+    Args:
+        global_flags: of the command.
+        progress: shows the current step.
+        reads: the command only reads, so it asks before it deploys what no flag asks for.
 
     Raises:
         EbpfnetError: a flag is wrong, or the kubeconfig cannot be used.
@@ -28,6 +40,8 @@ def connect(global_flags: GlobalFlags, progress: Progress) -> Iterator[tuple[Ses
     options, access = global_flags.connection(), global_flags.nodes.access()
     from kubectl_ebpfnet.cluster.client.session import Session
 
+    if reads and not global_flags.nodes.yes:
+        access = replace(access, agree=agreement(progress, _OTHERWISE))
     progress.show("connecting")
     with Session.open(options) as session:
         yield session, access

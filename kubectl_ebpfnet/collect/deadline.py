@@ -24,6 +24,11 @@ class Deadline:
         limit."""
         return None if self._end is None else max(0.0, self._end + grace - time.monotonic())
 
+    def pause(self, seconds: float) -> None:
+        """Move the deadline on by time that does not count: somebody was asked a question."""
+        if self._end is not None:
+            self._end += seconds
+
     @property
     def over(self) -> bool:
         """Whether the time has passed."""

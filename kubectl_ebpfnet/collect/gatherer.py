@@ -176,8 +176,8 @@ class Gatherer:
             return None, error_sentence(error, self.deadline)
 
     def look_for_answerers(self, *modes: Mode, few: bool = False) -> None:
-        """Start to look for agents and for kept node pods, where --node-access or a mode of `modes`
-        takes them; `find_answerers` waits for both.
+        """Start to look for agents and node pods, where --node-access or a mode of `modes` takes
+        them; `find_answerers` waits for both.
 
         Args:
             modes: that are allowed besides.
@@ -186,10 +186,11 @@ class Gatherer:
         """
         self.progress("asking the API server")
         allowed = {self.access.mode, *modes}
+        namespace = self.session.namespace
         by_agent, by_pod = allowed & {Mode.AUTO, Mode.AGENT}, allowed & {Mode.AUTO, Mode.POD}
         self._looking = (
             self.start(lambda: find_agents(self.api, few=few) if by_agent else {}),
-            self.start(lambda: find_node_pods(self.api) if by_pod else {}),
+            self.start(lambda: find_node_pods(self.api, namespace) if by_pod else {}),
         )
 
     def find_answerers(self) -> Mapping[str, Pod]:

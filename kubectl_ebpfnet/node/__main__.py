@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import sys
+from pathlib import Path
 from typing import BinaryIO
 
 from kubectl_ebpfnet.errors import EbpfnetError
@@ -25,10 +26,10 @@ def main(words: list[str]) -> int:
         return serve(sys.stdin.buffer, sys.stdout.buffer)
     if words[0] == "ask" and len(words) > 1:
         return _by_hand(tuple(words[1:]), sys.stdout.buffer)
-    if words[0] == "hold" and words[1:2] == ["--idle"] and len(words) == 3:
+    if words[0] == "hold" and words[1::2] == ["--idle", "--socket"] and len(words) == 5:
         from kubectl_ebpfnet.node.server.zygote import serve_sessions
 
-        return serve_sessions(float(words[2]))
+        return serve_sessions(float(words[2]), Path(words[4]))
     if words[0] == "netkat":
         return _netkat(words[1:])
     print(__doc__, file=sys.stderr)

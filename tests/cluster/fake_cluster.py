@@ -34,9 +34,9 @@ def unschedulable(message: str) -> Object:
     return {"phase": "Pending", "conditions": [{**condition, "message": message}]}
 
 
-def ended(code: int, reason: str = "Error") -> Object:
+def ended(code: int, reason: str = "Error", message: str = "") -> Object:
     """Return the status of a pod with an ended container."""
-    state = {"terminated": {"exitCode": code, "reason": reason}}
+    state = {"terminated": {"exitCode": code, "reason": reason, "message": message}}
     phase = "Failed" if code else "Succeeded"
     return {"phase": phase, "containerStatuses": [{"name": "node", "state": state}]}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ from kubectl_ebpfnet.model.catalogue import LINKS
 from kubectl_ebpfnet.model.evidence import PlaceKind, node_place, pod_place
 from kubectl_ebpfnet.model.fact import Fact, Form
 from kubectl_ebpfnet.model.protocol import codec
+from tests.cluster.node_sessions import OURS
 
 PIECE = b"no such device\n" * 2000
 PIECES = 2000  # 60 MB
@@ -215,7 +217,7 @@ def test_an_output_that_is_too_long_is_not_read_at_once(monkeypatch: pytest.Monk
 def test_answers_of_a_node_side_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(node_pod, "_MOST_ANSWERS", 3)
     stream = AnswerStream()
-    stream.feed(b'{"protocol": 0}\n'.replace(b"0", str(node_pod.PROTOCOL).encode()))
+    stream.feed(json.dumps(OURS).encode() + b"\n")
     stream.feed(b"".join(b'{"id": %d, "bytes": 0}\n' % number for number in range(10)))
     assert len(stream.answers) == 3
     assert "does not speak as the node side does" in stream.problem

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from kubectl_ebpfnet import __version__
 from kubectl_ebpfnet.capture.open import open_bundle
 from kubectl_ebpfnet.cli import arguments
 from kubectl_ebpfnet.cluster.nodepods import manifest
@@ -28,8 +27,9 @@ from kubectl_ebpfnet.model.evidence import (
 )
 from kubectl_ebpfnet.model.net import TCP
 from kubectl_ebpfnet.model.path import PathRequest, Verdict
-from kubectl_ebpfnet.model.protocol.questions import PROGRAM, PROTOCOL
 from tests.cluster.fake_api_server import ExecEnd, Reply, Seen
+from tests.cluster.node_sessions import OURS, requests, session_words
+from tests.cluster.node_sessions import answer as answer_session
 from tests.collect.conftest import Opened
 from tests.collect.looking import looked
 from tests.collect.replay_cluster import ReplayCluster
@@ -55,26 +55,19 @@ def node_pods(replay: ReplayCluster, pods: list[dict[str, Any]]) -> dict[str, li
     real = replay.answer
 
     def answer(seen: Seen) -> Reply:
-        if any(__version__ in selector for selector in seen.parameters("labelSelector")):
+        if manifest.STANDING_SELECTOR in seen.parameters("labelSelector"):
             return Reply(200, {"kind": "PodList", "apiVersion": "v1", "items": pods})
         if seen.path == f"/api/v1/namespaces/{RUN.namespace}":
             return Reply(200, {"kind": "Namespace", "apiVersion": "v1", "metadata": {}})
         return real(seen)
 
     def node_side(end: ExecEnd, pod: str) -> bool:
-        if end.argv != [PROGRAM]:
+        if session_words(end.argv) != []:
             return False
-        text = b""
-        for piece in end.stdin():
-            text += piece
-            if b'"end"' in text:
-                break
-        requests = [json.loads(line) for line in text.splitlines()][:-1]
-        asked.setdefault(pod, []).extend(requests)
-        lines = [{"protocol": PROTOCOL, "version": __version__}]
-        lines += [{"id": each["id"], "bytes": 0, "exit_code": 0} for each in requests]
-        end.write(1, b"".join(json.dumps(line).encode() + b"\n" for line in lines))
-        end.end()
+        questions = requests(end)
+        asked.setdefault(pod, []).extend(questions)
+        bare = ({"id": each["id"], "bytes": 0, "exit_code": 0} for each in questions)
+        answer_session(end, OURS, *bare)
         return True
 
     replay.answer, replay.before = answer, node_side  # type: ignore[method-assign]
@@ -119,7 +112,7 @@ def test_a_kept_node_pod_that_has_ended_is_said_and_another_one_asked(cluster: O
     answers = replay.before
 
     def ended(end: ExecEnd, pod: str) -> bool:
-        if end.argv != [PROGRAM]:
+        if session_words(end.argv) != []:
             return answers(end, pod)
         failure = {"status": "Failure", "reason": "NotFound", "code": 404,
                    "message": 'container not found ("node")'}  # fmt: skip
@@ -130,7 +123,7 @@ def test_a_kept_node_pod_that_has_ended_is_said_and_another_one_asked(cluster: O
     said: list[object] = []
     access = NodeAccess(Mode.AUTO)
     _, bundle = looked(session, TO_WEB, access=access, timeout=50, warn=said.append)
-    assert said == ["the node pod that was kept on node2 does not answer: it may have ended"]
+    assert said == ["the node pod that is on node2 does not answer: it may have ended"]
     assert {place.node for place in bundle.places(PlaceKind.AGENT)} == {"node1", "node2"}
     assert bundle.at(pod_place("default", "client"))
     refused = [r for r in bundle.at(node_place("node2")) if not r.ran]

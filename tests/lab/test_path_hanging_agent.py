@@ -16,7 +16,7 @@ from tests.lab.conftest import Lab
 def test_an_agent_that_hangs_costs_a_few_seconds(our_lab: Lab, access: str) -> None:
     with switches.hangs(NODES[0]):
         begun = time.monotonic()
-        answer = path(our_lab, "pod/client", "svc/web:80", "--node-access", access)
+        answer = path(our_lab, "pod/client", "svc/web:80", "--node-access", access, "--yes")
         took = time.monotonic() - begun
     assert took < 15
     assert answer.verdict in ("delivered", "reachable")

@@ -187,8 +187,13 @@ def test_without_agents_a_node_pod_is_deployed_and_said_so(our_lab: Lab) -> None
     assert our_lab.kubectl("ebpfnet", "cleanup", "--yes").returncode == 0
     with no_agents(our_lab):
         our_lab.run("client", *FETCH, f"http://{WORLD_ADDRESS}/")
-        answer = path(our_lab, "pod/client", WORLD)
+        asked = path(our_lab, "pod/client", WORLD)
+        answer = path(our_lab, "pod/client", WORLD, "--yes")
         blind = path(our_lab, "pod/client", WORLD, "--node-access", "none")
+    # Nothing is deployed that nobody wanted, and no terminal is there to ask on.
+    assert (asked.code, asked.verdict) == (4, "unknown")
+    assert any("--yes or --node-access pod deploys" in title for title in asked.titles)
+    assert "deploying" not in asked.stderr
     assert answer.code == 0
     assert "no Cilium agent runs there: deploying a node pod on node1" in answer.stderr
     assert said(answer) == before

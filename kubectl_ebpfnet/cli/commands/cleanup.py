@@ -9,7 +9,7 @@ from typer import Argument, Option
 from kubectl_ebpfnet.cli import dry_run as dry_runs
 from kubectl_ebpfnet.cli.flags import GlobalFlags, with_kubectl_flags
 from kubectl_ebpfnet.cli.help import CommandText
-from kubectl_ebpfnet.cli.removal import nothing_left, removed
+from kubectl_ebpfnet.cli.removal import left_alone, nothing_left, removed
 from kubectl_ebpfnet.cli.terminal import Progress, emit
 from kubectl_ebpfnet.errors import UsageError
 from kubectl_ebpfnet.model.dry_run import DryRun
@@ -23,6 +23,7 @@ TEXT = CommandText(
 run or --keep left behind are found by their labels in every namespace, deleted
 and listed. Whatever a run may still use, since its time is not over, is deleted
 after a question on the terminal, with --yes, or when its NAMESPACE is given.
+Installed node pods (see node-pods) stay.
 
 Exit codes: 0 nothing is left, 1 something was not removed, 2 usage.""",
     examples=(
@@ -68,6 +69,8 @@ def run(
                 emit(line(title, row, dry_run=how))
         if output == "text":
             emit("".join(nothing_left(rows, sorted(named))))
+        for note in left_alone(session):
+            progress.warn(note)
     if output != "text":
         document = {"schema": SCHEMA, "dry_run": how is not DryRun.NONE, "items": rows}
         emit((safe_json if output == "json" else safe_yaml)(document))

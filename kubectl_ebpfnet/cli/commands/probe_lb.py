@@ -35,7 +35,7 @@ known of any node; with --exit-code, 3 for a mismatch and 4 for unknown.""",
 )
 
 
-@flags.with_node_flags
+@flags.with_probe_flags
 def run(
     global_flags: flags.GlobalFlags,
     service: Annotated[str, Argument(metavar="SERVICE", help="svc/NAME or NAME")],

@@ -37,9 +37,15 @@ def run(
     """Print the version."""
     python = ".".join(map(str, sys.version_info[:3]))
     if output in ("json", "yaml"):
+        from kubectl_ebpfnet.model.protocol.node_side import own_digest
         from kubectl_ebpfnet.render.text.documents import safe_yaml
 
-        document = {"version": __version__, "python": python, "schemas": sorted(_schemas())}
+        document = {
+            "version": __version__,
+            "python": python,
+            "node_side": {"digest": own_digest()},
+            "schemas": sorted(_schemas()),
+        }
         emit(f"{json.dumps(document, indent=2)}\n" if output == "json" else safe_yaml(document))
     elif output:
         raise UsageError(f"-o {output!r}: no such format", hint="one of: json, yaml")
@@ -52,9 +58,9 @@ def _schemas() -> list[str]:
     """Return the names of every JSON document, and of captures."""
     from kubectl_ebpfnet.capture import record
     from kubectl_ebpfnet.cli.commands import cleanup
-    from kubectl_ebpfnet.model import doctor, flows, path, probe, programs
+    from kubectl_ebpfnet.model import doctor, flows, node_pods, path, probe, programs
 
-    documents = (path, flows, programs, probe, doctor, cleanup, record)
+    documents = (path, flows, programs, probe, doctor, cleanup, node_pods, record)
     return [
         *(document.SCHEMA for document in documents),
         path.SEVERAL_SCHEMA,

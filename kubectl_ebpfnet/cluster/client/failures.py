@@ -36,6 +36,25 @@ _MESSAGE_CHARS = 500
 _POLICY = re.compile(r"is forbidden: (?!User )|^admission webhook|denied the request")
 _CANNOT = re.compile(r'cannot (?P<verb>\w+) resource "pods/exec"')
 
+_ADMISSION_HINT = (
+    "RBAC allows it. Without node pods, --node-access agent asks Cilium's agents; node pods that"
+    " somebody installs are used (`kubectl ebpfnet node-pods --print-manifest`)"
+)
+_ADMISSION = (
+    ("violates PodSecurity", "Pod Security refuses it"),
+    ("unable to validate against any pod security policy", "a PodSecurityPolicy refuses it"),
+    ("GKE Warden", "GKE's Warden (Autopilot) refuses it"),
+    ("exceeded quota", "a ResourceQuota refuses it"),
+    ("failed quota", "a ResourceQuota refuses it"),
+    ("ValidatingAdmissionPolicy", "a ValidatingAdmissionPolicy refuses it"),
+    ("admission webhook", "a policy's webhook refuses it"),
+    (" usage per ", "a LimitRange refuses it"),
+    (" is being terminated", "its namespace is being deleted"),
+)
+"""Words of an admission plugin of Kubernetes, or of a known webhook, and who says them:
+k8s.io/pod-security-admission, plugin/pkg/admission/{podsecuritypolicy,resourcequota,limitranger},
+k8s.io/apiserver/pkg/admission/plugin."""
+
 EXEC_HINT = (
     'exec needs both verbs "get" and "create" on "pods/exec": a websocket begins as a GET, which'
     ' every API server checks as "get", and from Kubernetes 1.35 on as "create" too'
@@ -100,8 +119,9 @@ def refusal(status: int, body: bytes, method: str, path: str, server: str) -> Cl
             hint="log in again, or check --context, --user and --token",
         )
     if status == 403 and request.verb == "create" and _POLICY.search(message):
-        hint = "RBAC allows it; a policy, quota or webhook of the cluster forbids it"
-        return ApiError(status, f"the API server refused: {message}", hint=hint)
+        of_node_pods = request.resource in ("pods", "namespaces")
+        hint = _ADMISSION_HINT if of_node_pods else "RBAC allows it"
+        return ApiError(status, f"{_refused_by(message)}: {message}", hint=hint)
     if status == 403:
         return _forbidden(request, message)
     if status == 404:
@@ -111,6 +131,11 @@ def refusal(status: int, body: bytes, method: str, path: str, server: str) -> Cl
             )
         return NotFound(request.kind, request.name, request.namespace)
     return ApiError(status, f"{server} answered {status} to {method} {path}: {message}")
+
+
+def _refused_by(message: str) -> str:
+    """Return who refused a request after RBAC had allowed it, by the words of the refusal."""
+    return next((who for words, who in _ADMISSION if words in message), "admission refuses it")
 
 
 def unreachable(server: str, error: BaseException, waited: float | None = None) -> ApiUnreachable:

@@ -1,15 +1,24 @@
-"""Node pods that run, and those that earlier runs kept."""
+"""Node pods that are there: those that somebody installed, and those that earlier runs kept."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from kubectl_ebpfnet import __version__
-from kubectl_ebpfnet.cluster.client.api import CORE, Api
+from kubectl_ebpfnet.cluster.client.api import CORE, Api, Object, Objects
 from kubectl_ebpfnet.cluster.exec.target import Container
 from kubectl_ebpfnet.cluster.nodepods import manifest
-from kubectl_ebpfnet.cluster.nodepods.manifest import CONTAINER, EXPIRES, KEEP, VERSION, run_of
+from kubectl_ebpfnet.cluster.nodepods.manifest import (
+    CONTAINER,
+    EXPIRES,
+    INSTALLED_NAMESPACE,
+    RUN,
+    STANDING_SELECTOR,
+    VERSION,
+    run_of,
+)
 from kubectl_ebpfnet.cluster.nodepods.status import has_ended, is_running
 from kubectl_ebpfnet.errors import ClusterError, Forbidden, NotFound
 from kubectl_ebpfnet.model import json_members as js
@@ -35,29 +44,61 @@ class NodePod:
     container: Container
 
 
-def find_node_pods(api: Api) -> Mapping[str, NodePod]:
-    """Return node pods that earlier runs of this version kept, by node name; {} where this user
-    may not list pods in all namespaces.
+def find_node_pods(api: Api, namespace: str = "") -> Mapping[str, NodePod]:
+    """Return node pods that are there, by node name: those of somebody's DaemonSet, and those that
+    earlier runs of this version kept. {} where this user may not list any.
+
+    Args:
+        api: the API server.
+        namespace: where to look, beside INSTALLED_NAMESPACE, for a user who may not list the pods
+            of all namespaces.
 
     Raises:
         ClusterError: the API server refused otherwise, or cannot be reached.
     """
-    selector = f"{manifest.SELECTOR},{KEEP}=true,{VERSION}={__version__}"
-    try:
-        pods = api.pods(label_selector=selector)
-    except Forbidden:
-        return {}
     found: dict[str, NodePod] = {}
     soon = manifest.rfc3339(datetime.now(UTC) + timedelta(seconds=_SPARE_SECONDS))
-    for pod in map(kube.pod, pods):
-        expires = dict(pod.annotations).get(EXPIRES, "")
-        # RFC 3339 in UTC sorts as text.
+    for value in standing_pods(api, namespace):
+        pod = kube.pod(value)
         usable = is_running(pod) and not has_ended(pod) and pod.status_reason not in _LOST
-        if usable and run_of(pod.namespace, dict(pod.labels)) and expires > soon:
+        kept = RUN in dict(pod.labels)
+        if kept:  # RFC 3339 in UTC sorts as text.
+            usable &= bool(run_of(pod.namespace, dict(pod.labels)))
+            usable &= dict(pod.labels).get(VERSION) == __version__
+            usable &= dict(pod.annotations).get(EXPIRES, "") > soon
+        if usable and is_node_pod(value) and not (kept and pod.node in found):
             found[pod.node] = node_pod(pod)
     namespaces = dict.fromkeys(pod.container.namespace for pod in found.values())
     leaving = {name for name in namespaces if _is_leaving(api, name)}
     return {node: pod for node, pod in found.items() if pod.container.namespace not in leaving}
+
+
+def standing_pods(api: Api, namespace: str = "") -> Objects:
+    """Return the pods with the label of node pods that stay. Args, raises: as find_node_pods."""
+    try:
+        return api.pods(label_selector=STANDING_SELECTOR)
+    except Forbidden:
+        found: Objects = []
+        for name in dict.fromkeys((INSTALLED_NAMESPACE, *filter(None, [namespace]))):
+            with contextlib.suppress(Forbidden):
+                found = [*found, *api.pods(name, label_selector=STANDING_SELECTOR)]
+        return found
+
+
+def is_node_pod(pod: Object) -> bool:
+    """Tell whether a pod with the label of a node pod is made as one.
+
+    A label is not enough: whoever may label a pod could have questions sent to it, and answer them.
+    Who can make a pod with these rights could be root on its node, and change what a real node pod
+    reads there.
+    """
+    spec = js.dig(pod, "spec")
+    ours = next((c for c in js.items(spec, "containers") if js.text(c, "name") == CONTAINER), None)
+    if not (js.flag(spec, "hostNetwork") and js.flag(spec, "hostPID") and ours):
+        return False
+    added = js.texts(ours, "securityContext", "capabilities", "add")
+    privileged = js.flag(ours, "securityContext", "privileged")
+    return bool(privileged) or "ALL" in added or {"SYS_ADMIN", "NET_ADMIN"} <= set(added)
 
 
 def _is_leaving(api: Api, namespace: str) -> bool:

@@ -19,9 +19,11 @@ from urllib.parse import quote
 
 from kubectl_ebpfnet import __version__
 from kubectl_ebpfnet.cluster.client.api import CORE
+from kubectl_ebpfnet.cluster.nodepods.sides import first_process
 from kubectl_ebpfnet.errors import ClusterError, UsageError
 from kubectl_ebpfnet.model import json_members
 from kubectl_ebpfnet.model.dataclass import dataclass
+from kubectl_ebpfnet.model.protocol import node_side
 
 Manifest = dict[str, Any]
 
@@ -31,10 +33,17 @@ MANAGED_BY = "app.kubernetes.io/managed-by"
 RUN = "ebpfnet.dev/run"
 VERSION = "ebpfnet.dev/version"
 KEEP = "ebpfnet.dev/keep"
+STANDING = "ebpfnet.dev/node-pod"
+"""Of node pods that runs find: those of an installed DaemonSet, and those that a run kept."""
+STANDING_SELECTOR = f"{STANDING}=true"
+INSTALLED_NAMESPACE = "ebpfnet"
+"""The namespace of an installed DaemonSet, unless it names another one (installed.py)."""
 LIFETIME = "ebpfnet.dev/lifetime-seconds"
 STARTED_BY = "ebpfnet.dev/started-by"
 STARTED = "ebpfnet.dev/started"
 EXPIRES = "ebpfnet.dev/expires"
+NODE_SIDE = "ebpfnet.dev/node-side"
+"""The digest of the node side of who deployed it (model/protocol/node_side.py)."""
 MANAGER = "kubectl-ebpfnet"
 SELECTOR = f"{MANAGED_BY}={MANAGER}"
 """Selects the objects of all runs."""
@@ -117,12 +126,9 @@ def run_of(namespace: str, labels: Mapping[str, str]) -> str:
 
 def namespace(run: Run, options: NodePodOptions) -> Manifest:
     """Return the namespace of a run."""
-    privileged = {
-        f"pod-security.kubernetes.io/{mode}": "privileged" for mode in ("enforce", "audit", "warn")
-    }
     metadata = {
         "name": run.namespace,
-        "labels": {**_labels(run, options), **privileged},
+        "labels": {**_labels(run, options), **privileged_labels()},
         "annotations": _annotations(run, options),
     }
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
@@ -140,24 +146,12 @@ def pod(run: Run, node: str, number: int, options: NodePodOptions, priority: boo
     """
     lifetime = options.lifetime
     idle = lifetime if options.keep else min(IDLE_SECONDS, lifetime)
-    hold = ("python3", "-m", "kubectl_ebpfnet.node", "hold", "--idle", str(idle))
     spec: Manifest = {
         # Affinity, not nodeName: the scheduler counts the pod, and reports why it does not fit.
-        "affinity": _only_on(node),
-        "tolerations": [{"operator": "Exists"}],
-        "hostNetwork": True,
-        "hostPID": True,
-        "dnsPolicy": "Default",
+        "affinity": only_on(node),
         "restartPolicy": "Never",
-        "terminationGracePeriodSeconds": 1,
         "activeDeadlineSeconds": lifetime,
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "containers": [_container(options.image, options.command or hold)],
-        "volumes": [
-            {"name": "bpf", "hostPath": {"path": "/sys/fs/bpf"}},
-            {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
-        ],
+        **pod_spec(options, options.command or first_process(idle)),
     }
     if priority:
         spec["priorityClassName"] = PRIORITY
@@ -169,11 +163,47 @@ def pod(run: Run, node: str, number: int, options: NodePodOptions, priority: boo
         "labels": _labels(run, options),
         "annotations": {
             **_annotations(run, options),
-            # AppArmor's default profile forbids access to other processes' namespaces.
-            f"container.apparmor.security.beta.kubernetes.io/{CONTAINER}": "unconfined",
+            **pod_annotations(),
+            NODE_SIDE: node_side.own_digest(),
         },
     }
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+def pod_spec(options: NodePodOptions, command: tuple[str, ...]) -> Manifest:
+    """Return what the spec of every node pod has.
+
+    Args:
+        options: image of the pod.
+        command: of its container.
+    """
+    return {
+        "tolerations": [{"operator": "Exists"}],
+        "hostNetwork": True,
+        "hostPID": True,
+        "dnsPolicy": "Default",
+        "terminationGracePeriodSeconds": 1,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "containers": [_container(options.image, command)],
+        "volumes": [
+            {"name": "bpf", "hostPath": {"path": "/sys/fs/bpf"}},
+            # Node sides that clients send (sides.py): 7 MiB each, compiled.
+            {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}},
+        ],
+    }
+
+
+def pod_annotations() -> Manifest:
+    """Return the annotations that every node pod needs."""
+    # AppArmor's default profile forbids access to other processes' namespaces.
+    return {f"container.apparmor.security.beta.kubernetes.io/{CONTAINER}": "unconfined"}
+
+
+def privileged_labels() -> dict[str, str]:
+    """Return the labels of a namespace whose pods Pod Security admits, whatever they may do."""
+    modes = ("enforce", "audit", "warn")
+    return {f"pod-security.kubernetes.io/{mode}": "privileged" for mode in modes}
 
 
 def _container(image: str, command: tuple[str, ...]) -> Manifest:
@@ -181,6 +211,8 @@ def _container(image: str, command: tuple[str, ...]) -> Manifest:
         "name": CONTAINER,
         "image": image,
         "imagePullPolicy": "IfNotPresent",
+        # What ends it stands in the pod's status: an old Python, an error of the image.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
         "command": list(command),
         # No requests, so that no other pod is preempted.
         "resources": {"requests": {"cpu": "0", "memory": "0"}, "limits": {"memory": "256Mi"}},
@@ -202,6 +234,8 @@ def _container(image: str, command: tuple[str, ...]) -> Manifest:
                 "readOnly": True,  # pins can be opened, but not removed
             },
             {"name": "run", "mountPath": "/run/ebpfnet"},
+            # Commands of a node side that was sent, where every image's PATH has them.
+            {"name": "run", "mountPath": "/usr/local/sbin", "subPath": "bin"},
         ],
     }
 
@@ -258,7 +292,7 @@ def _labels(run: Run, options: NodePodOptions) -> dict[str, str]:
         MANAGED_BY: MANAGER,
         RUN: run.id,
         VERSION: __version__,
-        **({KEEP: "true"} if options.keep else {}),
+        **({KEEP: "true", STANDING: "true"} if options.keep else {}),
     }
 
 
@@ -277,7 +311,8 @@ def rfc3339(when: datetime) -> str:
     return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _only_on(node: str) -> Manifest:
+def only_on(node: str) -> Manifest:
+    """Return the affinity that keeps a pod on a node."""
     fields = [{"key": "metadata.name", "operator": "In", "values": [node]}]
     terms = {"nodeSelectorTerms": [{"matchFields": fields}]}
     return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}

@@ -7,10 +7,12 @@ Kubernetes docs, "Pod Lifecycle" and "Node conditions".
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 
 from kubectl_ebpfnet.cluster.client.api import Api
+from kubectl_ebpfnet.cluster.nodepods.sides import EXAMPLE_IMAGE, OLDEST_PYTHON, no_python
 from kubectl_ebpfnet.errors import ClusterError
 from kubectl_ebpfnet.model.kube import Node, Pod
 from kubectl_ebpfnet.parse import kube
@@ -24,9 +26,13 @@ _CONTAINER = frozenset(("CreateContainerError", "CreateContainerConfigError", "R
 _CONTAINER_SECONDS = 5.0  # the kubelet retries, and some of these reasons pass
 _SCHEDULER_SECONDS = 2.0  # a node's status may lag behind
 _IMAGE_HINT = (
-    "use --image for an image that this node can pull, --image-pull-secret for a registry login,"
-    " or --node-access agent for Cilium's agent"
+    f"--image takes any image with Python {OLDEST_PYTHON} or later that this node can pull, such as"
+    f" {EXAMPLE_IMAGE} or your registry's copy of it; --image-pull-secret logs in; --node-access"
+    " agent asks Cilium's agent"
 )
+_NO_PYTHON = re.compile('"?python3"?: (stat python3: )?(executable file not found|no such file)')
+_OTHER_MACHINE = re.compile("exec format error|no match for platform|does not match the specified")
+_OLD_PYTHON = re.compile(r"its Python is [0-9.]+, the node side needs [0-9.]+ or later")
 
 
 class Snapshot:
@@ -75,6 +81,9 @@ def failure_of(pod: Pod, node: str, waited: float) -> ClusterError | None:
     """
     if pod.deleting:
         return pod_deleted(node)
+    unfit = _unfit_image(pod)
+    if unfit is not None:
+        return unfit
     if has_ended(pod):
         return ClusterError(f"the node pod on {node} has ended: {_end(pod)}")
     for status in pod.main_statuses:
@@ -93,6 +102,19 @@ def failure_of(pod: Pod, node: str, waited: float) -> ClusterError | None:
             message = _suffix(condition.message)
             return ClusterError(f"the node pod cannot be scheduled on {node}{message}")
     return None
+
+
+def _unfit_image(pod: Pod) -> ClusterError | None:
+    """Return why no node side can run in an image, by the words of runtimes and of first.py."""
+    said = " ".join(status.message for status in pod.main_statuses)
+    if _NO_PYTHON.search(said):
+        return no_python(f"the image {pod.image}")
+    if _OTHER_MACHINE.search(said):
+        return ClusterError(
+            f"the image {pod.image} is not for the processor of node {pod.node}", hint=_IMAGE_HINT
+        )
+    old = _OLD_PYTHON.search(said)
+    return ClusterError(f"the image {pod.image}: {old[0]}", hint=_IMAGE_HINT) if old else None
 
 
 def not_ready(node: Node) -> str:

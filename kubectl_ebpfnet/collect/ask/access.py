@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import field
 from enum import StrEnum
 
@@ -27,11 +28,14 @@ class NodeAccess:
         mode: of --node-access.
         options: of node pods to deploy.
         dry_run: CLIENT and SERVER where none is to be deployed, and said what would be.
+        agree: asks whether a node pod may be deployed where mode is AUTO; takes the question, and
+            returns why not, "" for a yes. None where nobody needs to be asked.
     """
 
     mode: Mode = Mode.AGENT
     options: NodePodOptions = field(default_factory=NodePodOptions)
     dry_run: DryRun = DryRun.NONE
+    agree: Callable[[str], str] | None = None
 
 
 BY_AGENT = NodeAccess()

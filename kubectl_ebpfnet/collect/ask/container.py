@@ -258,15 +258,7 @@ def run_exec(
         ClusterError: the deadline is over, or as exec_stream.
         OSError: of the sinks.
     """
-    left = deadline.left
-    if left is not None and left <= 0:
-        raise ClusterError(deadline.missed("not asked"))
-    limits = Limits(
-        connect=CONNECT_SECONDS if left is None else min(CONNECT_SECONDS, left),
-        idle=60.0 if left is None else min(60.0, left),
-        total=left,
-        max_bytes=MAX_BYTES,
-    )
+    limits = limits_of(deadline)
     return exec_stream(
         session,
         container,
@@ -276,6 +268,23 @@ def run_exec(
         stdin=stdin,
         reads_to_end=False,
         limits=limits,
+    )
+
+
+def limits_of(deadline: Deadline) -> Limits:
+    """Return the limits of an exec within a deadline.
+
+    Raises:
+        ClusterError: the deadline is over.
+    """
+    left = deadline.left
+    if left is not None and left <= 0:
+        raise ClusterError(deadline.missed("not asked"))
+    return Limits(
+        connect=CONNECT_SECONDS if left is None else min(CONNECT_SECONDS, left),
+        idle=60.0 if left is None else min(60.0, left),
+        total=left,
+        max_bytes=MAX_BYTES,
     )
 
 

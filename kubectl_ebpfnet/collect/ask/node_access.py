@@ -1,12 +1,13 @@
 """Who answers for a node: Cilium's agent there, a node pod, or nobody, as --node-access says.
 
-`auto` takes a node pod that an earlier run kept, else Cilium's agent, else it deploys a node pod
-and warns of that. A node without an answerer is a record with the reason, so the rest is still
+`auto` takes a node pod that is there, else Cilium's agent, else it deploys a node pod, if the user
+agrees. A node without an answerer is a record with the reason, so the rest is still
 shown.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
@@ -68,7 +69,7 @@ class NodeAnswerers:
 
     @property
     def kept_nodes(self) -> tuple[str, ...]:
-        """Names of nodes with a node pod that an earlier run kept."""
+        """Names of nodes with a node pod that is there: installed, or kept by an earlier run."""
         return tuple(self._kept_pods)
 
     def set_available(
@@ -83,7 +84,7 @@ class NodeAnswerers:
         Args:
             agents: by node.
             why_no_agents: why the agents could not be listed, "" when they were.
-            kept_pods: node pods of earlier runs, by node.
+            kept_pods: node pods that are there, by node.
             agent_on: looks for the agent of a node that is not among `agents`, where these are a
                 page of many.
         """
@@ -92,9 +93,9 @@ class NodeAnswerers:
         self._agent_on = agent_on if len(agents) > FEW // 2 else None
 
     def forget_kept(self, node: str) -> None:
-        """Choose the node pod that an earlier run kept on a node no more, and say so."""
+        """Choose the node pod that was there on a node no more, and say so."""
         self._kept_pods = {name: pod for name, pod in self._kept_pods.items() if name != node}
-        self._warn(f"the node pod that was kept on {node} does not answer: it may have ended")
+        self._warn(f"the node pod that is on {node} does not answer: it may have ended")
 
     def for_nodes(
         self, nodes: Iterable[str], deadline: Deadline, mode: Mode | None = None
@@ -173,19 +174,31 @@ class NodeAnswerers:
                 for line in rehearse(api, nodes, options, how, deadline.left):
                     self._warn(line)
                 return f"--dry-run={how}: no node pod is deployed", ""
+            lead = f"{why}: " if why else ""
+            what = f"a node pod on {', '.join(nodes)} (image {self._access.options.image})"
             if self._deployment is None:
                 check_rights(Api(self._session), deadline.left)
+                self._refused = self._refusal(f"{lead}deploy {what} for this run?", deadline)
+                if self._refused is not None:
+                    return self._refused
                 deployment = Deployment(self._session, self._access.options, self._warn)
                 self._deployment = deployment.__enter__()
-            lead = f"{why}: " if why else ""
-            image = self._access.options.image
-            self._warn(f"{lead}deploying a node pod on {', '.join(nodes)} (image {image})")
+            self._warn(f"{lead}deploying {what}")
             self._deployment.start(nodes, deadline.left)
             self._deployed_nodes.update(nodes)
         except ClusterError as error:
             reason = f"no node pod: {error_sentence(error, deadline)}"
             self._refused = (reason, missing_permission(error))
         return self._refused
+
+    def _refusal(self, question: str, deadline: Deadline) -> tuple[str, str] | None:
+        """Ask whether node pods may be deployed, where --node-access does not say so."""
+        if self._access.agree is None or self._access.mode is not Mode.AUTO:
+            return None
+        asked = time.monotonic()
+        reason = self._access.agree(question)
+        deadline.pause(time.monotonic() - asked)
+        return (f"no node pod: {reason}", "") if reason else None
 
     def _why_no_agent(self, nodes: list[str]) -> str:
         if self._why_no_agents:

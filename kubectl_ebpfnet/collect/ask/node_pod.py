@@ -1,7 +1,8 @@
 """Ask the node side in a node pod: all questions in one exec, a record for each.
 
 model/protocol/questions.py has the protocol. As in container.py, nothing here raises for a place
-that cannot be asked.
+that cannot be asked. A pod without this program's node side is sent it (cluster/nodepods/bring.py),
+and asked again.
 """
 
 from __future__ import annotations
@@ -12,8 +13,12 @@ from typing import Any
 
 from kubectl_ebpfnet.capture.spool import Spool, StderrSpool
 from kubectl_ebpfnet.cluster.client.session import Session
+from kubectl_ebpfnet.cluster.exec.run import no_such_program
+from kubectl_ebpfnet.cluster.exec.target import Container
+from kubectl_ebpfnet.cluster.nodepods import sides
+from kubectl_ebpfnet.cluster.nodepods.bring import bring
 from kubectl_ebpfnet.cluster.nodepods.kept import NodePod
-from kubectl_ebpfnet.collect.ask.container import run_exec
+from kubectl_ebpfnet.collect.ask.container import limits_of, run_exec
 from kubectl_ebpfnet.collect.ask.question import Question
 from kubectl_ebpfnet.collect.ask.unasked import (
     EXEC,
@@ -25,7 +30,7 @@ from kubectl_ebpfnet.collect.deadline import Deadline
 from kubectl_ebpfnet.errors import ClusterError, ExecError, ParseError
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import Place, Record, now
-from kubectl_ebpfnet.model.protocol import codec
+from kubectl_ebpfnet.model.protocol import codec, node_side
 from kubectl_ebpfnet.model.protocol.questions import (
     PROGRAM,
     PROTOCOL,
@@ -35,6 +40,7 @@ from kubectl_ebpfnet.model.protocol.questions import (
 from kubectl_ebpfnet.model.untrusted import json_value
 
 _LONGEST_HEADER = 64 << 10
+_LONGEST_VERSION = 40
 _MOST_ANSWERS = 100_000
 
 
@@ -52,6 +58,7 @@ class AnswerStream:
         self.greeting: dict[str, Any] | None = None
         self.answers: dict[int, tuple[dict[str, Any], Spool]] = {}
         self.problem = ""
+        self.other_side = False  # it is not this program's node side
 
     def feed(self, data: bytes) -> None:
         """Take the next piece. Raises OSError when there is no room for it."""
@@ -84,11 +91,10 @@ class AnswerStream:
             self.problem = f"it does not speak as the node side does: {line[:80]!r}"
         elif self.greeting is None:
             self.greeting = value
-            if value.get("protocol") != PROTOCOL:
-                self.problem = (
-                    f"it speaks protocol {value.get('protocol')} (version {value.get('version')}),"
-                    f" this program {PROTOCOL}: --image names one of this version"
-                )
+            self.other_side = value.get("digest") != node_side.own_digest()
+            if self.other_side or value.get("protocol") != PROTOCOL:
+                version = str(value.get("version") or "none")[:_LONGEST_VERSION]
+                self.problem = f"the node side there is another one (version {version})"
         else:
             number, size = value.get("id"), value.get("bytes")
             if isinstance(size, bool) or not isinstance(size, int) or size < 0:
@@ -149,11 +155,58 @@ class NodePodExec:
                 unavailable_record(place, EXEC, f"no node pod: {reason}", denied)
                 for place in places
             ]
-        stream, errors, started = AnswerStream(spool), StderrSpool(), now()
-        reason, denied = "", ""
+        started = now()
+        stream, reason, denied = self._converse(container, questions, deadline, spool)
+        return list(_answer_records(questions, stream, started, reason, denied))
+
+    def ready(self, deadline: Deadline) -> NodePod:
+        """Wait for the node pod, and for this program's node side in it; return the pod.
+
+        Raises:
+            ClusterError: there is none in time, or it cannot be sent there.
+        """
+        pod = self.wait(deadline)
+        stream, reason, _ = self._converse(pod.container, (), deadline, Spool)
+        if reason or stream.greeting is None:
+            raise ClusterError(reason or f"{pod.container}: the node side did not answer")
+        return pod
+
+    def _converse(
+        self,
+        container: Container,
+        questions: Sequence[Question],
+        deadline: Deadline,
+        spool: Callable[[], Spool],
+    ) -> tuple[AnswerStream, str, str]:
+        """Ask, after sending this program's node side to a pod that has another one, or none.
+
+        Returns:
+            What came, why not everything did ("" for no reason), and the missing permission.
+        """
+        stream, reason, denied = self._exec(container, questions, deadline, AnswerStream(spool))
+        if stream.other_side:
+            try:
+                bring(self.session, container, limits_of(deadline))
+            except ClusterError as error:
+                return stream, error_sentence(error, deadline), missing_permission(error)
+            stream, reason, denied = self._exec(container, questions, deadline, AnswerStream(spool))
+            if stream.other_side:
+                reason = (
+                    f"{container}: the node side that was sent does not start: see the pod's log"
+                )
+        return stream, reason, denied
+
+    def _exec(
+        self,
+        container: Container,
+        questions: Sequence[Question],
+        deadline: Deadline,
+        stream: AnswerStream,
+    ) -> tuple[AnswerStream, str, str]:
+        errors, reason, denied = StderrSpool(), "", ""
         try:
             code = run_exec(
-                self.session, container, (PROGRAM,), stream.feed, errors.write, deadline,
+                self.session, container, sides.session_argv(), stream.feed, errors.write, deadline,
                 stdin=_request_lines(questions),
             )  # fmt: skip
             if code and not stream.problem:
@@ -162,13 +215,15 @@ class NodePodExec:
                 reason = f"the node side ended with exit code {code}{last}"
         except ClusterError as error:
             reason, denied = error_sentence(error, deadline), missing_permission(error)
-            if isinstance(error, ExecError) and not stream.greeting:
+            if isinstance(error, ExecError) and no_such_program(error):
+                reason = str(sides.no_python(container))
+            elif isinstance(error, ExecError) and not stream.greeting:
                 reason = f"the node side did not start in {container}: {reason}"
         except OSError as error:  # from the spool
             reason = f"no room for the output: {error.strerror or error}"
         if stream.problem:
             reason = f"{container}: {stream.problem}"
-        return list(_answer_records(questions, stream, started, reason, denied))
+        return stream, reason, denied
 
 
 def _request_lines(questions: Sequence[Question]) -> bytes:

@@ -13,9 +13,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
-import zipfile
 from collections.abc import Iterator, Mapping
-from importlib import resources, util
+from importlib import util
 from pathlib import Path
 
 from kubectl_ebpfnet.errors import EbpfnetError
@@ -29,6 +28,7 @@ _PARTS = {
 """Package → what of it runs on a node: files, and folders with all that is below."""
 _SUFFIXES = (".py",)
 """What of a folder is sent. Not .pyc: these are of one version of Python."""
+_PACKAGE = Path(__file__).parents[2]
 _WHEN = (1980, 1, 1, 0, 0, 0)  # the oldest time that a zip can say: bytes depend on contents alone
 _FILE = 0o100644 << 16
 
@@ -40,9 +40,11 @@ def files() -> Mapping[str, bytes]:
     Raises:
         EbpfnetError: this program has neither the sources nor the zip.
     """
-    packed = resources.files("kubectl_ebpfnet") / PACKED
+    packed = _PACKAGE / PACKED
     if packed.is_file():
-        with zipfile.ZipFile(io.BytesIO(packed.read_bytes())) as archive:
+        import zipfile  # late: 20 ms
+
+        with zipfile.ZipFile(packed) as archive:
             return {name: archive.read(name) for name in sorted(archive.namelist())}
     return installed()
 
@@ -89,6 +91,8 @@ def own_digest() -> str:
 
 def packed(contents: Mapping[str, bytes]) -> bytes:
     """Return files as a zip; the same files make the same bytes."""
+    import zipfile  # late: 20 ms
+
     whole = io.BytesIO()
     with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
         for name, data in sorted(contents.items()):

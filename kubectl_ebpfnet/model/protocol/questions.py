@@ -10,11 +10,14 @@ entries.
 
     → {"protocol": 1, "id": 1, "argv": ["ebpfnet-node", "links"], "netns": null, "flows": []}
     → {"end": true}
-    ← {"protocol": 1, "version": "0.2.0"}
+    ← {"protocol": 1, "version": "0.2.0", "digest": "87a6…"}
     ← {"id": 1, "bytes": 262144, "more": true}
     ← …
     ← {"id": 1, "bytes": 187, "exit_code": 0, "error": ""}
     ← {"index": 1, "name": "lo", …}
+
+`digest` is that of the node side's sources (node_side.py): a client that has others sends them to
+the pod, and asks again.
 
 `argv` is the argv of the record, and can be run by hand in the node pod. `netns` selects the
 network namespace; `flows` narrows tables that grow with traffic. `end` is needed because stdin has

@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import sys
+from typing import NoReturn
 
 from kubectl_ebpfnet.errors import EbpfnetError, KernelError
 from kubectl_ebpfnet.model.netkat import request as netkat_request
@@ -96,8 +97,13 @@ def _log(request: Request, text: str) -> None:
         print(f"netkat: {text}", file=sys.stderr, flush=True)
 
 
-if __name__ == "__main__":
+def start() -> NoReturn:
+    """Run netkat by hand: the command `netkat`."""
     code = main(sys.argv[1:])
     with contextlib.suppress(OSError):
         sys.stdout.flush()
     os._exit(code)  # threads may still wait for stdin or the peer
+
+
+if __name__ == "__main__":
+    start()

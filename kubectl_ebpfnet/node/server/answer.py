@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 from kubectl_ebpfnet import __version__
 from kubectl_ebpfnet.errors import EbpfnetError, Incomplete, KernelError, ParseError
 from kubectl_ebpfnet.model.dataclass import dataclass
-from kubectl_ebpfnet.model.protocol import codec
+from kubectl_ebpfnet.model.protocol import codec, node_side
 from kubectl_ebpfnet.model.protocol.questions import (
     PROGRAM,
     PROTOCOL,
@@ -90,7 +90,7 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> int:
     Returns:
         Exit code: 0; 2 for a line that is no request, or of another protocol version.
     """
-    _write_answer(answers, {"protocol": PROTOCOL, "version": __version__})
+    _write_answer(answers, _greeting())
     lanes: dict[int, list[NodeRequest]] = {}
     try:
         for request in _asked(requests):
@@ -119,6 +119,15 @@ def _answer_each(requests: Sequence[NodeRequest], answers: BinaryIO) -> None:
     """Answer requests in their order."""
     for request in requests:
         _answer_in_parts(request, answers)
+
+
+def _greeting() -> dict[str, Any]:
+    """Return what this node side says of itself; the client compares it with its own."""
+    try:
+        digest = node_side.own_digest()
+    except EbpfnetError:
+        digest = ""
+    return {"protocol": PROTOCOL, "version": __version__, "digest": digest}
 
 
 def _answer_own(requests: Sequence[NodeRequest], answers: BinaryIO) -> None:

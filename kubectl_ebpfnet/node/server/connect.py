@@ -1,45 +1,56 @@
-"""The program of an exec into a node pod: hands its arguments and streams to the first process.
+"""The program of an exec into a node pod: hands its arguments and streams to the node side there.
+The client sends this text with the exec (python3 -I -S -c TEXT DIGEST WORDS …), so any image with
+Python will do; it imports little, and starts in some 15 ms, the node side in 200 (zygote.py).
 
-Run as a file by `python3 -I -S`, it imports nothing of this package and little of Python: it starts
-in some 15 ms, the node side in 200 (zygote.py). With arguments of no client, or without a listening
-first process, it becomes `python3 -m kubectl_ebpfnet.node`, which is slower and does the same.
+Where no node side of DIGEST (model/protocol/node_side.py) is there, the image's own answers, and
+says which one it is. Where there is none at all, this says so in a greeting of its own.
 """
 
+import json
 import os
 import socket
 import sys
 import time
 
-SOCKET = "/run/ebpfnet/node.sock"
-_FRAMED = ["netkat", "--stdin-frames"]  # OPTION of kubectl_ebpfnet/model/protocol/frames.py
-_START_SECONDS = 5.0  # the first process of a new container listens a while after the start
-_STEP_SECONDS = 0.01
+FOLDER = os.environ.get("EBPFNET_NODE_FOLDER", "/run/ebpfnet")
+SECONDS = 5.0  # the first process of a new container listens a while after its start
+LONGEST = 30.0  # a node side that came just now is compiled first, on a busy node
 
 
-def main(words: list[str]) -> int:
+def unix() -> socket.socket:
+    return socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def reach(to: socket.socket, path: str, message: str, *fds: int) -> bytes | None:
+    """Send a message with descriptors; return the answer, None where nobody listens."""
+    try:
+        to.connect(path)
+    except OSError:  # not yet, or not any more
+        return None
+    socket.send_fds(to, [os.fsencode(message)], fds)
+    return to.recv(1)
+
+
+def main(digest: str, words: list[str]) -> int:
     """Hand this session over and wait for its end. Returns its exit code."""
-    if not words or words[:2] == _FRAMED:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
-            if _connected(connection):
-                socket.send_fds(connection, [os.fsencode("\0".join(words))], (0, 1, 2))
-                code = connection.recv(1)
+    begun, started = time.monotonic(), False
+    with unix() as session:
+        while time.monotonic() < begun + (LONGEST if started else SECONDS):
+            name = digest if os.path.exists(f"{FOLDER}/{digest}") else "image"
+            side = f"{FOLDER}/{name}"
+            code = reach(session, f"{side}/node.sock", "\0".join(words), 0, 1, 2)
+            if code is not None:
                 return code[0] if code else 1
-    argv = [sys.executable, "-m", "kubectl_ebpfnet.node", *words]
-    return os.execv(argv[0], argv)  # noqa: S606  replaces this process
-
-
-def _connected(connection: socket.socket) -> bool:
-    """Connect to the first process, which may not listen yet; tell whether that succeeded."""
-    end = time.monotonic() + _START_SECONDS
-    while True:
-        try:
-            connection.connect(os.environ.get("EBPFNET_NODE_SOCKET", SOCKET))
-            return True
-        except (FileNotFoundError, ConnectionRefusedError):
-            if time.monotonic() > end:
-                return False
-            time.sleep(_STEP_SECONDS)
+            if os.path.exists(side) and not started:
+                # The first process (first.py) starts it, unless it does so already.
+                with unix() as first:
+                    started = reach(first, f"{FOLDER}/first.sock", name, 0) is not None
+            elif not os.path.exists(side) and os.path.exists(f"{FOLDER}/first.sock"):
+                break
+            time.sleep(0.01)
+    print(json.dumps({"protocol": 0, "version": "", "digest": ""}), flush=True)
+    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1], sys.argv[2:]))

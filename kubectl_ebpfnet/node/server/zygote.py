@@ -1,4 +1,5 @@
-"""A node pod's first process: waits for sessions, serves each in a fork, ends after idle time.
+"""A node side that waits for sessions, serves each in a fork, and ends after idle time. The pod's
+first process (first.py) starts it.
 
     kubectl exec ──▶ connect.py ──(arguments, stdin, stdout, stderr)──▶ a fork of this
 
@@ -28,13 +29,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from kubectl_ebpfnet.errors import KernelError
+from kubectl_ebpfnet.errors import EbpfnetError, KernelError
+from kubectl_ebpfnet.model.protocol import node_side
 from kubectl_ebpfnet.model.protocol.frames import OPTION
 from kubectl_ebpfnet.node.netkat import __main__ as netkat
 from kubectl_ebpfnet.node.netkat.redirect import clsact
 from kubectl_ebpfnet.node.server import answer, framed_session, registry
 
-SOCKET = Path("/run/ebpfnet/node.sock")
 _STEP_SECONDS = 1.0
 _END_SECONDS = 2.0  # kubelets wait two seconds for a pod, even with a shorter grace period
 _MOST_BYTES = 1 << 20  # of a session's arguments
@@ -43,7 +44,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def serve_sessions(idle: float, path: Path = SOCKET) -> int:
+def serve_sessions(idle: float, path: Path) -> int:
     """Serve sessions until there was none for a while.
 
     Args:
@@ -99,6 +100,8 @@ def _import_all() -> None:
         # A question whose module fails to import answers with the error.
         with contextlib.suppress(Exception):
             registry.function(name)
+    with contextlib.suppress(EbpfnetError):
+        node_side.own_digest()
 
 
 def _remove_stale_filters() -> int:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
+from kubectl_ebpfnet.errors import UsageError
 from kubectl_ebpfnet.render.text.style import is_visible
 
 _NOT_ASCII = re.compile(r"[^\n -~]")
@@ -38,6 +40,38 @@ def safe_yaml(values: Any) -> str:
     harmless = all(map(is_visible, set(json.dumps(values, ensure_ascii=False))))
     return yaml.safe_dump(
         values, sort_keys=False, allow_unicode=harmless, width=2**20, default_flow_style=False
+    )
+
+
+def manifest_text(objects: Sequence[dict[str, Any]], format_name: str) -> str:
+    """Return objects for `kubectl apply -f -`.
+
+    Args:
+        objects: of the API.
+        format_name: `yaml`, a document each, or `json`, a List.
+
+    Raises:
+        UsageError: another format.
+    """
+    if format_name == "json":
+        return safe_json({"apiVersion": "v1", "kind": "List", "items": list(objects)})
+    if format_name != "yaml":
+        raise UsageError(f"-o {format_name!r}: no such format", hint="one of: yaml, json")
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        """Writes texts of several lines as such, and nothing by reference."""
+
+        def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
+            return True
+
+    def text(dumper: Dumper, value: str) -> Any:
+        style = "|" if "\n" in value else None
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+    Dumper.add_representer(str, text)
+    return yaml.dump_all(
+        objects, Dumper=Dumper, sort_keys=False, width=2**20, default_flow_style=False
     )
 
 

@@ -23,9 +23,9 @@ from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.netkat.attempt import ConnectAttempt
 from kubectl_ebpfnet.model.probe import ProbeReport, ProbeRequest
 from kubectl_ebpfnet.model.protocol import codec
-from kubectl_ebpfnet.model.protocol.questions import PROTOCOL
 from tests.cluster.fake_api_server import ExecEnd, FakeApiServer, Reply, Seen, exited
 from tests.cluster.fake_cluster import FakeCluster
+from tests.cluster.node_sessions import OURS
 from tests.explain.lb.lb_bundle import ADDRESSES, ADDRESSES6
 
 FIRST_PORT = 40000
@@ -119,7 +119,7 @@ class LbCluster:
     def _node_side(self, end: ExecEnd) -> None:
         path = end.seen.path.removesuffix("/exec")
         node = self.pods.objects[path]["spec"]["nodeName"]
-        end.write(1, json.dumps({"protocol": PROTOCOL, "version": "fake"}).encode() + b"\n")
+        end.write(1, json.dumps(OURS).encode() + b"\n")
         text = b""
         for piece in end.stdin():
             text += piece

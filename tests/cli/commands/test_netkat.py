@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import signal
 import subprocess
 import threading
@@ -20,13 +21,15 @@ import pytest
 
 from kubectl_ebpfnet.cli import flags, kubectl_flags, netkat_arguments
 from kubectl_ebpfnet.cli.app import normalize
+from kubectl_ebpfnet.cluster.nodepods import sides
 from kubectl_ebpfnet.errors import UsageError
 from kubectl_ebpfnet.model.netkat import request as netkat
 from kubectl_ebpfnet.model.protocol import frames
 from tests.cli.console import PROGRAM, environment, run, through_kubectl
 from tests.cluster.exec.live_node import CAT, on_the_node
-from tests.cluster.fake_api_server import FakeApiServer, status_reply
+from tests.cluster.fake_api_server import FakeApiServer, Program, exited, status_reply
 from tests.cluster.fake_cluster import FakeCluster
+from tests.cluster.node_sessions import NONE, OURS, answer, requests, session_words, with_node_side
 
 DOCS = Path(__file__).parents[3] / "docs" / "cli"
 SHOW = "import json\nos.write(1, json.dumps(words).encode())\nreturn 0"
@@ -47,6 +50,11 @@ def cluster() -> Iterator[FakeCluster]:
 
 def argv(cluster: FakeCluster, *words: str) -> list[str]:
     return ["netkat", f"--server={cluster.server.url}", *words]
+
+
+def netkat_is(body: str, started: list[subprocess.Popen[bytes]] | None = None) -> Program:
+    """Our node side is there, and netkat a Python function with this body."""
+    return with_node_side(on_the_node(body, started))
 
 
 @contextmanager
@@ -213,7 +221,7 @@ def test_kubectl_shows_netkats_own_help_too():
 
 
 def test_words_on_the_node(cluster):
-    cluster.server.program = on_the_node(SHOW)
+    cluster.server.program = netkat_is(SHOW)
     words = ["-v", "-w=5", "--via", "node/n2", "fd00::9", "80", "--exec", "--", "sh", "-c"]
     code, out, err = said(cluster, "node/n1", *words, "a 'b'", "-h", "--")
     assert code == 0, err
@@ -221,12 +229,15 @@ def test_words_on_the_node(cluster):
         b'["--verbose", "--via=fd00::2", "--wait=5.0", "fd00::9", "80", "--exec", "--", "sh", '
         b'"-c", "a \'b\'", "-h", "--"]'
     )
-    [exec_] = [seen for seen in cluster.server.seen if seen.path.endswith("/exec")]
-    assert exec_.parameters("command")[:3] == ["ebpfnet-node", "netkat", frames.OPTION]
+    execs = [seen for seen in cluster.server.seen if seen.path.endswith("/exec")]
+    said_before, words_of_netkat = (session_words(exec_.parameters("command")) for exec_ in execs)
+    assert said_before == []
+    assert words_of_netkat is not None
+    assert words_of_netkat[:2] == ["netkat", frames.OPTION]
 
 
 def test_bytes_both_ways_and_the_pod_goes(cluster):
-    cluster.server.program = on_the_node(CAT)
+    cluster.server.program = netkat_is(CAT)
     text = os.urandom(3_000_000)
     code, out, err = said(cluster, "node/n1", "h", "1", stdin=text)
     assert (code, out) == (0, text)
@@ -237,23 +248,25 @@ def test_bytes_both_ways_and_the_pod_goes(cluster):
 
 def test_the_pod_may_live_as_long_as_the_session(cluster):
     bodies = []
-    cluster.server.program = lambda end: (
-        bodies.append(cluster.below("pods")[0]["spec"]),
-        on_the_node("return 0")(end),
+    cluster.server.program = with_node_side(
+        lambda end: (
+            bodies.append(cluster.below("pods")[0]["spec"]),
+            on_the_node("return 0")(end),
+        )
     )
     assert said(cluster, "node/n1", "h", "1")[0] == 0
     assert bodies[0]["activeDeadlineSeconds"] == 24 * 3600
-    assert bodies[0]["containers"][0]["command"][-2:] == ["--idle", "60"]
+    assert bodies[0]["containers"][0]["command"][-1] == "60"
 
 
 def test_exit_code_and_stderr_are_netkats(cluster):
-    cluster.server.program = on_the_node("os.write(2, b'netkat: refused\\n')\nreturn 1")
+    cluster.server.program = netkat_is("os.write(2, b'netkat: refused\\n')\nreturn 1")
     code, out, err = said(cluster, "node/n1", "h", "1")
     assert (code, out, err.splitlines()[-1]) == (1, b"", b"netkat: refused")
 
 
 def test_a_signal_that_ended_it_is_said(cluster):
-    cluster.server.program = on_the_node("os.kill(os.getpid(), 9)\ntime.sleep(60)")
+    cluster.server.program = netkat_is("os.kill(os.getpid(), 9)\ntime.sleep(60)")
     code, _, err = said(cluster, "node/n1", "h", "1")
     assert code == 137
     assert b"netkat was ended on n1 by signal 9" in err
@@ -262,7 +275,7 @@ def test_a_signal_that_ended_it_is_said(cluster):
 def test_pcap_is_a_file_here(cluster, tmp_path):
     path = f"/proc/self/fd/{frames.PCAP_FD}"
     body = f"assert '--pcap={path}' in words\nos.write(os.open('{path}', os.O_WRONLY), b'p' * 9)"
-    cluster.server.program = on_the_node(f"{body}\nreturn 0")
+    cluster.server.program = netkat_is(f"{body}\nreturn 0")
     file = tmp_path / "a.pcap"
     code, _, err = said(cluster, "node/n1", "h", "1", "--pcap", str(file))
     assert code == 0, err
@@ -273,7 +286,7 @@ def test_pcap_is_a_file_here(cluster, tmp_path):
 
 
 def test_a_terminal_types_lines_and_ends(cluster):
-    cluster.server.program = on_the_node(f"assert '--terminal' in words\n{CAT}")
+    cluster.server.program = netkat_is(f"assert '--terminal' in words\n{CAT}")
     ours, theirs = pty.openpty()
     with session(cluster, "node/n1", "h", "1", stdin=theirs) as process:
         os.close(theirs)
@@ -288,7 +301,7 @@ def test_a_terminal_types_lines_and_ends(cluster):
 
 @pytest.mark.parametrize("stdin", ["< /dev/null", "<&-"])
 def test_no_stdin(cluster, stdin):
-    cluster.server.program = on_the_node("return 7 if os.read(0, 9) == b'' else 1")
+    cluster.server.program = netkat_is("return 7 if os.read(0, 9) == b'' else 1")
     words = " ".join(argv(cluster, "node/n1", "h", "1"))
     done = subprocess.run(
         ["sh", "-c", f"{PROGRAM} {words} {stdin}"],
@@ -303,7 +316,7 @@ def test_no_stdin(cluster, stdin):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_end_it_at_once(cluster, number, code):
     started: list[subprocess.Popen[bytes]] = []
-    cluster.server.program = on_the_node("os.write(1, b'.')\ntime.sleep(60)", started)
+    cluster.server.program = netkat_is("os.write(1, b'.')\ntime.sleep(60)", started)
     with session(cluster, "node/n1", "h", "1") as process:
         assert process.stdout is not None
         assert process.stdout.read(1) == b"."
@@ -317,7 +330,7 @@ def test_signals_end_it_at_once(cluster, number, code):
 
 def test_a_killed_client_ends_it(cluster):
     started: list[subprocess.Popen[bytes]] = []
-    cluster.server.program = on_the_node("os.write(1, b'.')\ntime.sleep(60)", started)
+    cluster.server.program = netkat_is("os.write(1, b'.')\ntime.sleep(60)", started)
     with session(cluster, "node/n1", "h", "1") as process:
         assert process.stdout is not None
         assert process.stdout.read(1) == b"."
@@ -326,7 +339,7 @@ def test_a_killed_client_ends_it(cluster):
 
 
 def test_nobody_reads_stdout_any_more(cluster):
-    cluster.server.program = on_the_node("while True: os.write(1, b'x' * 4096)")
+    cluster.server.program = netkat_is("while True: os.write(1, b'x' * 4096)")
     with session(cluster, "node/n1", "h", "1") as process:
         assert process.stdout is not None
         process.stdout.read(10)
@@ -359,16 +372,51 @@ def test_the_time_limit_bounds_what_the_api_server_is_asked(cluster):
     assert "0.3 s" in done.stderr
 
 
-def test_an_older_image_says_so_in_its_own_words(cluster):
+def test_a_pod_without_our_node_side_is_sent_it_first(cluster):
+    brought, steps = bytearray(), []
+
     def program(end):
-        end.write(2, b"python -m kubectl_ebpfnet.node   requests on stdin\n")
-        end.end({"status": "Failure", "reason": "NonZeroExitCode",
-                 "details": {"causes": [{"reason": "ExitCode", "message": "2"}]}})  # fmt: skip
+        words = session_words(end.argv)
+        steps.append(words[:1] if words is not None else "bring")
+        if words is None:
+            brought.extend(b"".join(end.stdin()))
+            end.end()
+        elif words:
+            on_the_node("return 0")(end)
+        else:
+            requests(end)
+            answer(end, OURS if brought else NONE)
 
     cluster.server.program = program
     code, _, err = said(cluster, "node/n1", "h", "1")
-    assert code == 2
-    assert b"requests on stdin" in err
+    assert (code, steps) == (0, [[], "bring", [], ["netkat"]]), err
+    assert bytes(brought) == sides.packed()
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "why"),
+    [
+        (1, b"it cannot be unpacked into /run/ebpfnet: No space left on device\n",
+         "could not be sent to ebpfnet-RUN/node-1 (node): exit code 1: it cannot be unpacked"),
+        (127, b"", "ebpfnet-RUN/node-1 (node) has no python3; the node side needs 3.11 or later"),
+        (0, b"", "ebpfnet-RUN/node-1 (node): the node side that was sent does not start"),
+    ],
+)  # fmt: skip
+def test_a_node_side_that_cannot_be_sent_is_said(cluster, code, words, why):
+    def program(end):
+        if session_words(end.argv) is None:
+            assert b"".join(end.stdin()) == sides.packed()
+            end.write(2, words)
+            end.end(exited(code))
+        else:
+            requests(end)
+            answer(end, NONE)
+
+    cluster.server.program = program
+    exit_code, _, err = said(cluster, "node/n1", "h", "1")
+    assert exit_code == 1
+    assert why in re.sub("ebpfnet-[0-9a-f]{8}", "ebpfnet-RUN", err.decode())
+    assert cluster.below("namespaces") == []
 
 
 def test_the_help_is_short():

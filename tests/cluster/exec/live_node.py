@@ -9,6 +9,7 @@ import sys
 import threading
 
 from tests.cluster.fake_api_server import ExecEnd, Program, exited
+from tests.cluster.node_sessions import session_words
 
 CAT = "while data := os.read(0, 65536):\n    os.write(1, data)\nreturn 0"
 """The body of a program that echoes stdin."""
@@ -23,7 +24,7 @@ def on_the_node(body: str, started: list[subprocess.Popen[bytes]] | None = None)
 
     def program(end: ExecEnd) -> None:
         lock = threading.Lock()
-        argv = [sys.executable, "-c", text, *end.argv[3:]]
+        argv = [sys.executable, "-c", text, *(session_words(end.argv) or end.argv)[2:]]
         pipe = subprocess.PIPE
         with subprocess.Popen(argv, bufsize=0, stdin=pipe, stdout=pipe, stderr=pipe) as process:
             if started is not None:

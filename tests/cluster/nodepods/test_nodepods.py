@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -20,8 +21,10 @@ from kubectl_ebpfnet.cluster.nodepods import deployment as node_pods
 from kubectl_ebpfnet.cluster.nodepods import leftovers as leftovers_module
 from kubectl_ebpfnet.cluster.nodepods import status as node_pod_status
 from kubectl_ebpfnet.cluster.nodepods.deployment import Deployment, NodePodOptions
+from kubectl_ebpfnet.cluster.nodepods.installed import manifests
 from kubectl_ebpfnet.cluster.nodepods.kept import find_node_pods
 from kubectl_ebpfnet.cluster.nodepods.leftovers import leftovers, remove
+from kubectl_ebpfnet.cluster.nodepods.listed import listed_node_pods
 from kubectl_ebpfnet.errors import (
     ApiError,
     ApiUnreachable,
@@ -30,6 +33,8 @@ from kubectl_ebpfnet.errors import (
     NotFound,
     UsageError,
 )
+from kubectl_ebpfnet.model.node_pods import Origin
+from kubectl_ebpfnet.model.protocol.node_side import own_digest
 from tests.cluster.fake_api_server import FakeApiServer, Reply, Seen, status_reply
 from tests.cluster.fake_cluster import RUNNING, FakeCluster, ended, unschedulable, waiting
 
@@ -181,7 +186,11 @@ def test_the_pod_asks_for_as_little_as_it_needs(
     assert set(container["resources"]["requests"].values()) == {"0"}
     assert container["imagePullPolicy"] == "IfNotPresent"
     assert container["image"] == f"ghcr.io/kubectl-ebpfnet/node:{__version__}"
-    assert [mount.get("readOnly", False) for mount in container["volumeMounts"]] == [True, False]
+    mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
+    assert list(mounts) == ["/sys/fs/bpf", "/run/ebpfnet", "/usr/local/sbin"]
+    assert [mount.get("readOnly", False) for mount in mounts.values()] == [True, False, False]
+    assert spec["volumes"][1]["emptyDir"] == {"medium": "Memory", "sizeLimit": "16Mi"}
+    assert pod["metadata"]["annotations"]["ebpfnet.dev/node-side"] == own_digest()
     assert [list(volume) for volume in spec["volumes"]] == [
         ["name", "hostPath"],
         ["name", "emptyDir"],
@@ -286,6 +295,9 @@ def test_who_may_not_make_pods_is_told_the_verb_and_nothing_stays(
     [
         'pods "node-1" is forbidden: violates PodSecurity "baseline:latest": host namespaces',
         'admission webhook "validate.kyverno.svc-fail" denied the request: no hostPID',
+        'pods "node-1" is forbidden: exceeded quota: q, requested: pods=1, used: pods=1',
+        "pods is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no",
+        "pods is forbidden: maximum memory usage per Container is 128Mi, but limit is 256Mi",
     ],
 )
 def test_a_policy_is_not_taken_for_a_missing_verb(
@@ -296,7 +308,8 @@ def test_a_policy_is_not_taken_for_a_missing_verb(
         deployment.start(["n1"])
         with pytest.raises(ApiError, match=re.escape(message)) as caught:
             deployment.wait("n1", 5)
-    assert "policy" in caught.value.hint
+    assert "RBAC allows it" in caught.value.hint
+    assert "--node-access agent" in caught.value.hint
 
 
 def test_where_the_priority_is_reserved_it_does_without(
@@ -339,6 +352,85 @@ def test_it_waits_for_the_account_of_the_new_namespace(
     assert left == []
 
 
+INSTALLED = "/api/v1/namespaces/ebpfnet"
+
+
+def installed_pod(cluster: FakeCluster, node: str = "n1") -> dict[str, Any]:
+    """A pod of the printed manifest, applied by somebody; it runs."""
+    namespace, pod = manifests("ebpfnet", node, NodePodOptions())
+    pod = json.loads(json.dumps(pod))
+    pod["spec"]["nodeName"], pod["status"] = node, RUNNING
+    pod["metadata"]["creationTimestamp"] = "2026-11-21T09:00:00Z"
+    cluster.objects[INSTALLED] = json.loads(json.dumps({**namespace, "status": {}}))
+    cluster.objects[f"{INSTALLED}/pods/{pod['metadata']['name']}"] = pod
+    return pod
+
+
+def test_an_installed_pod_is_used_and_stays(cluster: FakeCluster, api: Api) -> None:
+    installed_pod(cluster)
+    found = find_node_pods(api)
+    assert [str(pod.container) for pod in found.values()] == ["ebpfnet/ebpfnet-n1 (node)"]
+    assert leftovers(api) == []
+    (listed,) = listed_node_pods(api, "default")
+    assert (listed.origin, listed.problem, listed.node) == (Origin.INSTALLED, "", "n1")
+
+
+def test_who_may_list_pods_in_its_namespace_alone_finds_it(cluster: FakeCluster, api: Api) -> None:
+    installed_pod(cluster)
+    cluster.refuses = lambda seen: (
+        forbidden('pods is forbidden: User "u" cannot list resource "pods"')
+        if seen.path in ("/api/v1/pods", "/api/v1/namespaces/ebpfnet")
+        else None
+    )
+    assert list(find_node_pods(api, "default")) == ["n1"]
+    assert [pod.name for pod in listed_node_pods(api, "default")] == ["ebpfnet-n1"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda spec: spec.update(hostNetwork=False),
+        lambda spec: spec.pop("hostPID"),
+        lambda spec: spec["containers"][0].update(name="other"),
+        lambda spec: spec["containers"][0].pop("securityContext"),
+        lambda spec: spec["containers"][0]["securityContext"]["capabilities"].update(
+            add=["NET_ADMIN"]
+        ),
+    ],
+)
+def test_a_label_alone_makes_no_node_pod(
+    cluster: FakeCluster, api: Api, change: Callable[[dict[str, Any]], object]
+) -> None:
+    """Whoever may label a pod must not be sent questions, nor answer them."""
+    change(installed_pod(cluster)["spec"])
+    assert find_node_pods(api) == {}
+    (listed,) = listed_node_pods(api, "default")
+    assert listed.problem == "it has the label of a node pod, but is not made as one"
+
+
+def test_the_daemon_set_has_what_a_runs_pod_has_and_no_owner(
+    cluster: FakeCluster, deploy: Callable[..., Deployment]
+) -> None:
+    with deploy() as deployment:
+        deployment.start(["n1"])
+        deployment.wait("n1", 5)
+        [ours] = cluster.below("pods")
+    namespace, daemon_set = manifests("tools", "", NodePodOptions(pull_secret="registry"))
+    assert namespace["metadata"]["name"] == daemon_set["metadata"]["namespace"] == "tools"
+    template = daemon_set["spec"]["template"]
+    assert template["spec"]["imagePullSecrets"] == [{"name": "registry"}]
+    selected = daemon_set["spec"]["selector"]["matchLabels"].items()
+    assert selected <= template["metadata"]["labels"].items()
+    assert "app.kubernetes.io/managed-by" not in template["metadata"]["labels"]
+    both = ours["spec"].keys() & template["spec"].keys() - {"containers"}
+    assert {key: ours["spec"][key] for key in both} == {key: template["spec"][key] for key in both}
+    [container], [other] = template["spec"]["containers"], ours["spec"]["containers"]
+    del other["securityContext"]["appArmorProfile"]  # the annotation says it
+    assert {**container, "command": other["command"]} == json.loads(json.dumps(other))
+    assert container["command"][-1] == "0"  # it stays
+    assert "activeDeadlineSeconds" not in template["spec"]
+
+
 # --- pods that do not run -------------------------------------------------------------------------
 
 
@@ -349,8 +441,9 @@ def test_it_waits_for_the_account_of_the_new_namespace(
             waiting("ErrImagePull", "rpc error: not found"),
             "node n1 cannot pull the image ghcr.io/kubectl-ebpfnet/node:"
             f"{__version__}: ErrImagePull: rpc error: not found",
-            "--image",
+            "python:3.13-slim",
         ),
+        (waiting("InvalidImageName", "bad"), "InvalidImageName: bad", "--image"),
         (waiting("ImagePullBackOff", "Back-off"), "ImagePullBackOff: Back-off", "--image"),
         (waiting("ErrImageNeverPull"), "ErrImageNeverPull", "--image"),
         (
@@ -359,6 +452,28 @@ def test_it_waits_for_the_account_of_the_new_namespace(
             "",
         ),
         (waiting("CreateContainerError", "no such device"), "cannot start: CreateContainerE", ""),
+        # As containerd 1.6 and runc 1.1 say it.
+        (
+            ended(
+                128,
+                "StartError",
+                "failed to create containerd task: failed to create shim task:"
+                " OCI runtime create failed: runc create failed: unable to start container"
+                ' process: exec: "python3": executable file not found in $PATH: unknown',
+            ),
+            f"node:{__version__} has no python3; the node side needs 3.11 or later",
+            "--image python:3.13-slim",
+        ),
+        (
+            ended(1, "Error", "its Python is 3.9, the node side needs 3.11 or later\n"),
+            f"node:{__version__}: its Python is 3.9, the node side needs 3.11 or later",
+            "python:3.13-slim",
+        ),
+        (
+            ended(1, "Error", "exec /usr/bin/python3: exec format error"),
+            f"node:{__version__} is not for the processor of node n1",
+            "python:3.13-slim",
+        ),
         (ended(137, "OOMKilled"), "on n1 has ended: OOMKilled, exit code 137", ""),
         (
             {"phase": "Failed", "reason": "Evicted", "message": "The node was low on memory."},

@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from kubectl_ebpfnet import __version__
 from kubectl_ebpfnet.collect.ask.node_pod import AnswerStream, _answer_records
 from kubectl_ebpfnet.collect.ask.question import Question
 from kubectl_ebpfnet.model import catalogue as q
@@ -14,6 +15,7 @@ from kubectl_ebpfnet.model.evidence import node_place
 from kubectl_ebpfnet.model.kernel import Link
 from kubectl_ebpfnet.model.protocol import codec
 from kubectl_ebpfnet.model.protocol.questions import PROTOCOL
+from tests.cluster.node_sessions import NONE, OURS
 
 LINKS = codec.line_of(Link(1, "lo")) + codec.line_of(
     Link(2, "eth0", "veth", "aa:bb:cc:dd:ee:ff", peer_index=9)
@@ -22,7 +24,7 @@ LINKS = codec.line_of(Link(1, "lo")) + codec.line_of(
 
 def said(*answers: tuple[int, int, bytes, str], protocol: int = PROTOCOL) -> bytes:
     out = io.BytesIO()
-    out.write(json.dumps({"protocol": protocol, "version": "0"}).encode() + b"\n")
+    out.write(json.dumps({**OURS, "protocol": protocol}).encode() + b"\n")
     for number, code, body, error in answers:
         header = {"id": number, "exit_code": code, "bytes": len(body), "error": error}
         out.write(json.dumps(header).encode() + b"\n" + body)
@@ -44,7 +46,7 @@ def test_answers_are_cut_apart_however_they_come(step: int) -> None:
 def test_an_answer_in_parts_is_one_answer(step: int) -> None:
     stream = AnswerStream()
     parts = [LINKS[at : at + 40] for at in range(0, len(LINKS), 40)]
-    data = json.dumps({"protocol": PROTOCOL, "version": "0"}).encode() + b"\n"
+    data = json.dumps(OURS).encode() + b"\n"
     for number, part in enumerate(parts, 1):
         last = {"exit_code": 0, "error": ""} if number == len(parts) else {"more": True}
         data += json.dumps({"id": 1, "bytes": len(part), **last}).encode() + b"\n" + part
@@ -60,11 +62,23 @@ def test_an_answer_that_was_cut_off_is_no_answer() -> None:
     assert list(stream.answers) == [1]
 
 
-def test_another_protocol_is_said_with_what_to_do() -> None:
+@pytest.mark.parametrize(
+    ("greeting", "version", "other"),
+    [
+        (NONE, "none", True),
+        ({"protocol": PROTOCOL, "version": "0.0.9"}, "0.0.9", True),
+        ({**OURS, "digest": "0" * 64}, __version__, True),
+        ({**OURS, "digest": [], "version": "9" * 5000}, "9" * 40, True),
+        ({**OURS, "protocol": PROTOCOL + 1}, __version__, False),
+    ],
+)
+def test_another_node_side_answers_nothing(
+    greeting: dict[str, object], version: str, other: bool
+) -> None:
     stream = AnswerStream()
-    stream.feed(said((1, 0, LINKS, ""), protocol=PROTOCOL + 1))
-    assert f"speaks protocol {PROTOCOL + 1}" in stream.problem
-    assert "--image" in stream.problem
+    stream.feed(json.dumps(greeting).encode() + b"\n" + said((1, 0, LINKS, "")))
+    assert stream.problem == f"the node side there is another one (version {version})"
+    assert stream.other_side is other
     assert not stream.answers
 
 

@@ -48,7 +48,7 @@ def test_of_the_zip_comes_the_same_as_of_the_sources(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node_side.write(tmp_path / node_side.PACKED)
-    monkeypatch.setattr(node_side.resources, "files", lambda _: tmp_path)
+    monkeypatch.setattr(node_side, "_PACKAGE", tmp_path)
     packed = node_side.files.__wrapped__()
     assert packed == node_side.installed()
 

@@ -33,6 +33,7 @@ from tests.node.netkat.wire import (
 pytestmark = pytest.mark.kernel
 _ARP = 0x0806  # ETH_P_ARP
 _ASKS = (b"\0\1", socket.inet_aton(HOST[4]), socket.inet_aton(ROUTER[4]))
+_NETKAT = ("netkat", frames.OPTION)
 _HOLD = (
     "import pathlib, sys\n"
     "from kubectl_ebpfnet.node.server.zygote import serve_sessions\n"
@@ -40,10 +41,16 @@ _HOLD = (
 )
 
 
+def socket_in(folder: Path) -> Path:
+    """Where the image's node side listens; its folder is made."""
+    (folder / "image").mkdir()
+    return folder / "image" / "node.sock"
+
+
 @pytest.fixture
 def path(wire: Wire, tmp_path: Path) -> Iterator[Path]:
     """The socket of a node pod's first process, which runs on the host."""
-    found = tmp_path / "node.sock"
+    found = socket_in(tmp_path)
     holding = held(wire, found)
     yield found
     holding.terminate()
@@ -66,11 +73,11 @@ def children(pid: int) -> list[int]:
 
 def exec_(wire: Wire, path: Path, *words: str) -> subprocess.Popen[bytes]:
     """What an exec starts, in a namespace that leads nowhere: only the first process's does."""
-    argv = (sys.executable, "-I", "-S", str(connect.__file__), "netkat", frames.OPTION, *words)
+    argv = (sys.executable, "-I", "-S", str(connect.__file__), "0", *_NETKAT, *words)
     pipe = subprocess.PIPE
     child = subprocess.Popen(
         ("unshare", "--net", *argv), stdin=pipe, stdout=pipe, stderr=pipe,
-        env={**os.environ, "EBPFNET_NODE_SOCKET": str(path)},
+        env={**os.environ, "EBPFNET_NODE_FOLDER": str(path.parents[1])},
     )  # fmt: skip
     wire.children.append(child)
     return child
@@ -154,9 +161,9 @@ def test_the_end_of_the_pod_waits_for_whoever_removes_the_filter(
 ) -> None:
     """With its first process the container's others are killed: it must not be there too early."""
     before = state(wire)
-    holding = held(wire, tmp_path / "node.sock", EBPFNET_NO_TCX="1")
+    holding = held(wire, path := socket_in(tmp_path), EBPFNET_NO_TCX="1")
     listener = wire.listening()
-    client = exec_(wire, tmp_path / "node.sock", PEER[4], "80")
+    client = exec_(wire, path, PEER[4], "80")
     accepted(wire, listener)
     [session] = children(holding.pid)
     [netkat] = children(session)
@@ -181,9 +188,9 @@ def test_what_removes_the_filter_of_one_that_was_killed_is_waited_for(
     wire: Wire, tmp_path: Path
 ) -> None:
     before = state(wire)
-    holding = held(wire, tmp_path / "node.sock", EBPFNET_NO_TCX="1")
+    holding = held(wire, path := socket_in(tmp_path), EBPFNET_NO_TCX="1")
     listener = wire.listening()
-    client = exec_(wire, tmp_path / "node.sock", PEER[4], "80")
+    client = exec_(wire, path, PEER[4], "80")
     accepted(wire, listener)
     assert len(children(holding.pid)) == 1
     client.kill()

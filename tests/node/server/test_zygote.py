@@ -32,6 +32,12 @@ _LONG = 100
 """Seconds that a test must not see pass, however slow the machine; pytest allows it 120."""
 
 
+def _socket(folder: Path) -> Path:
+    """Return where the image's node side listens; its folder is made."""
+    (folder / "image").mkdir()
+    return folder / "image" / "node.sock"
+
+
 def _until(what: Callable[[], object], seconds: float = 10) -> None:
     deadline = time.monotonic() + seconds
     while not what():
@@ -44,7 +50,7 @@ def held(
     tmp_path: Path, request: pytest.FixtureRequest
 ) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     """A first process and its socket; indirect parameters are its settings, `_STEP_SECONDS=1`."""
-    path = tmp_path / "node.sock"
+    path = _socket(tmp_path)
     settings = [request.param] if hasattr(request, "param") else []
     process = subprocess.Popen([sys.executable, "-c", _HOLD, "60", str(path), *settings])
     try:
@@ -57,11 +63,11 @@ def held(
 
 def _session(path: Path, *words: str, stderr: int | None = None) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-I", "-S", str(connect.__file__), *words],
+        [sys.executable, "-I", "-S", str(connect.__file__), "0", *words],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=stderr,
-        env={"EBPFNET_NODE_SOCKET": str(path), "PATH": os.environ["PATH"]},
+        env={"EBPFNET_NODE_FOLDER": str(path.parents[1]), "PATH": os.environ["PATH"]},
     )
 
 
@@ -104,7 +110,7 @@ sys.addaudithook(lambda event, words: event == "socket.__new__" and note(f"socke
 
 
 def test_the_first_process_opens_no_netlink_socket_and_starts_no_thread(tmp_path: Path) -> None:
-    path, log = tmp_path / "node.sock", tmp_path / "log"
+    path, log = _socket(tmp_path), tmp_path / "log"
     argv = [sys.executable, "-c", _WATCHED + _HOLD, "60", str(path), str(log)]
     with subprocess.Popen(argv) as process:
         try:
@@ -161,7 +167,7 @@ def _has_socket(pid: int) -> bool:
 def test_a_session_that_comes_before_the_first_process_listens_waits_for_it(
     tmp_path: Path,
 ) -> None:
-    path = tmp_path / "node.sock"
+    path = _socket(tmp_path)
     with _session(path) as session:
         _until(lambda: _has_socket(session.pid))
         with subprocess.Popen([sys.executable, "-c", _HOLD, "0.2", str(path)]) as process:
@@ -189,7 +195,7 @@ def test_a_session_that_is_killed_takes_its_fork_along(
 
 
 def test_it_ends_by_itself_when_nobody_comes(tmp_path: Path) -> None:
-    path = tmp_path / "node.sock"
+    path = _socket(tmp_path)
     process = subprocess.Popen([sys.executable, "-c", _HOLD, "0.2", str(path)])
     assert process.wait(timeout=20) == 0
     assert not path.exists()

@@ -57,7 +57,7 @@ def load_images(nodes: Sequence[Node]) -> None:
     def load(node: Node) -> None:
         wait_for((node.state / "ready").exists, f"containerd of {node.name}", 60)
         for archive in archives:
-            _import(node, archive)
+            import_image(node, archive)
         (node.state / "images-loaded").touch()
 
     with ThreadPoolExecutor(len(nodes)) as pool:
@@ -73,7 +73,7 @@ def load_node_image(nodes: Sequence[Node]) -> None:
     made_from = node_image.fingerprint()
     archive = node_image.build(STATE / "images")
     with ThreadPoolExecutor(len(nodes)) as pool:
-        list(pool.map(lambda one: _import(one, archive), nodes))
+        list(pool.map(lambda one: import_image(one, archive), nodes))
     _MADE_FROM.write_text(made_from)
 
 
@@ -82,7 +82,8 @@ def has_node_image() -> bool:
     return _MADE_FROM.exists() and _MADE_FROM.read_text() == node_image.fingerprint()
 
 
-def _import(node: Node, archive: Path) -> None:
+def import_image(node: Node, archive: Path) -> None:
+    """Give a running node an image. Raises RuntimeError where it takes none."""
     run(["ctr", "-a", f"{node.state}/containerd.sock", "-n", "k8s.io", "images", "import",
          str(archive)])  # fmt: skip
 

@@ -20,6 +20,7 @@ from kubectl_ebpfnet.cluster.exec.run import exec_stream
 from kubectl_ebpfnet.cluster.nodepods import manifest
 from kubectl_ebpfnet.cluster.nodepods.deployment import Deployment, NodePodOptions
 from kubectl_ebpfnet.cluster.nodepods.kept import NodePod
+from kubectl_ebpfnet.cluster.nodepods.sides import session_argv
 from kubectl_ebpfnet.errors import ClusterError
 
 
@@ -58,7 +59,7 @@ def speak(session: Session, pod: NodePod) -> None:
     exec_stream(
         session,
         pod.container,
-        ["ebpfnet-node"],
+        session_argv(),
         on_stdout=lambda piece: tell("answer"),
         on_stderr=lambda piece: None,
         stdin=b'{"protocol": 1, "id": 1, "argv": ["ebpfnet-node", "links"]}\n',
