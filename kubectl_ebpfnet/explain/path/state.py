@@ -77,6 +77,7 @@ class PacketState:
         next_hop: gateway of the route that was taken, None when the destination is on the link.
         route: the route by which it leaves this node, None where there is none.
         added: bytes that encapsulation has added to it.
+        tunnel: what it was encapsulated in, `vxlan` or `geneve`, "" where it was not.
         encrypted: `WireGuard` or `IPsec` between the nodes, "" when it is not encrypted.
         sealed: the packet before it was encrypted, None where it is not, and where no outer packet
             is known.
@@ -100,6 +101,7 @@ class PacketState:
     next_hop: Address | None = None
     route: Route | None = None
     added: int = 0
+    tunnel: str = ""
     encrypted: str = ""
     at_gateway: bool = False
     by_xdp: bool = False

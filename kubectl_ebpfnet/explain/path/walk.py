@@ -21,6 +21,7 @@ from kubectl_ebpfnet.explain.path import (
     one_sided,
     other_backends,
     outside,
+    owners,
     passed_over,
     reply,
     room,
@@ -116,6 +117,7 @@ def _explained(cluster: ClusterView, request: PathRequest, entry: str = "") -> E
         passed_over.name_cause(walk)
         agent_behind.name_cause(walk)
         other_backends.compare(walk, partial(_there_and_back, start=start))
+        owners.report(walk)
     if ends.doubt and isinstance(walk.end, Arrived):
         walk.doubt(ends.doubt)
     _doubt_unasked(walk)

@@ -102,17 +102,27 @@ class ClusterView:
     def pod_with(self, address: Address) -> Pod | None:
         """Return the pod with this address, None without one; hostNetwork pods do not count, nor
         do those that have ended, whose address may be another pod's by now."""
-        return self._pods_by_address.get(address)
+        return next(iter(self.pods_with(address)), None)
+
+    def pods_with(self, address: Address) -> tuple[Pod, ...]:
+        """Return the pods of `pod_with`: more than one only by a fault. Those that are not being
+        deleted come first."""
+        return tuple(self._pods_by_address.get(address, ()))
+
+    def shared(self, address: Address) -> bool:
+        """Tell whether several pods have an address."""
+        return len(self.pods_with(address)) > 1
 
     @cached_property
-    def _pods_by_address(self) -> dict[Address, Pod]:
-        ended = ("Succeeded", "Failed")
-        own = [
-            pod
-            for pod in reversed(self.kube.pods)
-            if not pod.host_network and pod.phase not in ended
-        ]
-        return {address: pod for pod in own for address in pod.addresses}
+    def _pods_by_address(self) -> dict[Address, list[Pod]]:
+        found: dict[Address, list[Pod]] = {}
+        for pod in self._pods_by_name.values():
+            if not pod.host_network and pod.phase not in ("Succeeded", "Failed"):
+                for address in dict.fromkeys(pod.addresses):
+                    found.setdefault(address, []).append(pod)
+        for pods in found.values():
+            pods.sort(key=lambda pod: pod.deleting)
+        return found
 
     def kube_node(self, name: str) -> Node | None:
         """Return the Kubernetes node, None when it is not recorded."""
@@ -166,6 +176,45 @@ class ClusterView:
         own = (name for name in self.node_names if address in self.node(name).own_addresses)
         return next(own, "")
 
+    def internal_addresses(self, name: str) -> tuple[Address, ...]:
+        """Return the InternalIPs of a node by its Node and its CiliumNode. ExternalIPs, which a
+        CiliumNode does not tell apart, nodes may share."""
+        return self._internal_addresses.get(name, ())
+
+    @cached_property
+    def _internal_addresses(self) -> dict[str, tuple[Address, ...]]:
+        found = {node.name: node.internal_addresses for node in self.kube.nodes}
+        for each in self.cilium_nodes:
+            kube_node = self.kube_node(each.name)
+            if kube_node is None and self.kube.nodes:
+                continue  # of another cluster, or of a node that is gone
+            external = kube_node.external_addresses if kube_node is not None else ()
+            own = tuple(address for address in each.addresses if address not in external)
+            found[each.name] = (*found.get(each.name, ()), *own)
+        return found
+
+    @cached_property
+    def _holders(self) -> dict[Address, list[str]]:
+        found: dict[Address, list[str]] = {}
+        for name, addresses in self._internal_addresses.items():
+            router = self._cilium_nodes_by_name.get(name)
+            for address in {*addresses, *(router.router_addresses if router is not None else ())}:
+                found.setdefault(address, []).append(name)
+        return found
+
+    def nodes_with(self, address: Address) -> tuple[str, ...]:
+        """Return the nodes whose objects have an InternalIP or CiliumInternalIP: more than one
+        only by a fault."""
+        return tuple(self._holders.get(address, ()))
+
+    def cilium_node(self, name: str) -> CiliumNode | None:
+        """Return the node as Cilium knows it, None where nothing says."""
+        return self._cilium_nodes_by_name.get(name)
+
+    @cached_property
+    def _cilium_nodes_by_name(self) -> dict[str, CiliumNode]:
+        return {node.name: node for node in self.cilium_nodes}
+
     @cached_property
     def node_addresses(self) -> frozenset[Address]:
         """Addresses of all nodes."""
@@ -177,6 +226,22 @@ class ClusterView:
         prefixes = [cidr for node in self.kube.nodes for cidr in node.pod_cidrs]
         prefixes += [cidr for node in self.cilium_nodes for cidr in node.pod_cidrs]
         return tuple(dict.fromkeys(prefixes))
+
+    def prefix_owners(self, address: Address) -> list[tuple[str, Network]]:
+        """Return the nodes that give pods addresses of a prefix with an address, and the prefix:
+        more than one only by a fault.
+
+        CiliumNodes say it; where none has a prefix, the Nodes do. Where Cilium allocates by itself,
+        nobody looks at those of the Nodes.
+        """
+        every = [(n.name, c) for n in self.kube.cilium_nodes for c in n.pod_cidrs]
+        every = every or [(n.name, c) for n in self.cilium_nodes for c in n.pod_cidrs]
+        every = every or [(n.name, c) for n in self.kube.nodes for c in n.pod_cidrs]
+        found: dict[str, Network] = {}
+        for name, cidr in every:
+            if address in cidr:
+                found.setdefault(name, cidr)
+        return list(found.items())
 
     def in_cluster(self, address: Address) -> bool:
         """Tell whether an address belongs to a pod, a node or a pod prefix."""

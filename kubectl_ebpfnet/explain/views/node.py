@@ -202,6 +202,10 @@ class NodeView(Netns):
     def _endpoints_by_address(self) -> dict[Address, Endpoint]:
         return {a: one for one in reversed(self[q.ENDPOINTS].facts) for a in one.addresses}
 
+    def listed_endpoint(self, address: Address) -> Endpoint | None:
+        """Return the endpoint with this address in the agent's own list, None without one."""
+        return self._endpoints_by_address.get(address)
+
     def local_endpoint(self, address: Address) -> Endpoint | None:
         """Return the endpoint with this address as the datapath finds it: by the endpoints map,
         and by the agent's list where that map was not read."""
@@ -213,8 +217,9 @@ class NodeView(Netns):
 
     def endpoint_of(self, address: Address) -> Endpoint | None:
         """Return the endpoint with this address, by the agent, then by the endpoints map."""
-        if address in self._endpoints_by_address:
-            return self._endpoints_by_address[address]
+        listed = self.listed_endpoint(address)
+        if listed is not None:
+            return listed
         for row in self.having(q.ENDPOINT_MAP, address, "address"):
             if not row.host and row.endpoint_id is not None:
                 return Endpoint(

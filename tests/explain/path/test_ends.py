@@ -91,7 +91,7 @@ def beside_the_client() -> list[Change]:
 
     def link(value: list[dict[str, object]]) -> None:
         value.append(
-            {"ifindex": 15, "link_index": 14, "ifname": "lxcweb", "address": "ca:f7:8c:79:e1:5c",
+            {"ifindex": 15, "ifname": "lxcweb", "address": "ca:f7:8c:79:e1:5c",
              "flags": ["BROADCAST", "MULTICAST", "UP", "LOWER_UP"], "mtu": 1500, "operstate": "UP"}
         )  # fmt: skip
 
@@ -104,7 +104,11 @@ def beside_the_client() -> list[Change]:
         json_edit("node2", "ip -j -d link", link),
         edit("node2", "cilium-dbg bpf endpoint list", lambda t: t.rstrip("\n") + "\n" + endpoint),
         edit("node2", "cilium-dbg bpf ipcache list", lambda t: t.rstrip("\n") + "\n" + entry),
-        edit("web", "ip addr", lambda t: re.sub(r"10\.244\.0\.\d+/32", "10.244.1.200/32", t)),
+        edit(
+            "web",
+            "ip addr",
+            lambda t: re.sub(r"@if\d+", "", re.sub(r"10\.244\.0\.\d+/32", "10.244.1.200/32", t)),
+        ),
     ]
 
 

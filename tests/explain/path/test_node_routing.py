@@ -473,3 +473,20 @@ def test_rp_filter_of_the_receiver_looks_at_the_outer_packet(strict: int, elsewh
     assert "rp_filter is strict (1) at eth0, and the route back to 172.30.0.12" in hop.summary
     assert path.fix is not None
     assert path.fix.command == "sysctl -w net.ipv4.conf.eth0.rp_filter=0"
+
+
+@pytest.mark.parametrize(("sender", "cidr", "beside", "far"), [
+    ("node2", "10.244.0.0/24", "172.30.0.11", "node1"),
+    ("node1", "10.244.1.0/24", "172.30.0.12", "node2"),
+])  # fmt: skip
+def test_a_gateway_that_is_no_node_though_the_node_is_on_the_link(
+    sender: str, cidr: str, beside: str, far: str
+) -> None:
+    def by_nobody(listed: list[dict[str, object]]) -> None:
+        next(route for route in listed if route["dst"] == cidr)["gateway"] = "172.30.0.250"
+
+    path = ask(changed(NATIVE, json_edit(sender, ROUTES, by_nobody)), "client", "pod/web:8081")
+    assert path.verdict == "unknown"
+    assert f"{far} is on the same link, at {beside}, and" in path.cause
+    assert path.fix is not None
+    assert path.fix.command == f"ip route replace {cidr} via {beside} dev eth0"

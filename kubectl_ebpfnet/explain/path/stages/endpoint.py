@@ -12,6 +12,7 @@ from kubectl_ebpfnet.explain.path.stages import (
     endpoint_rows,
     listener,
     pod_address,
+    pod_gone,
     pod_rules,
     proxy,
     reply_nat,
@@ -115,6 +116,8 @@ def _veth(walk: PathBuilder, here: PacketState, node: NodeView, endpoint: Endpoi
     link = node.link(name) if name else None
     if here.skips_netfilter and endpoint_rows.leads_nowhere(walk, here, node):
         return False
+    if here.skips_netfilter and not endpoint_rows.compare(walk, here, node):
+        return False
     if not takes_packets(walk, here, node, name, f"{name}, the host side of the receiving pod,"):
         return False
     if name:
@@ -183,5 +186,6 @@ def _into_pod(walk: PathBuilder, here: PacketState) -> None:
         )
     if pod is not None and not listener.in_pod(walk, here, pod):
         return
+    pod_gone.report(walk, walk.cluster.node(here.node), flow.destination)
     end = endpoint_text(flow.destination, flow.destination_port)
     walk.arrived(Destination.POD, f"to pod {name} at {end}")

@@ -1,8 +1,11 @@
-"""Rows of Cilium's endpoint map (cilium_lxc) that lead to no device, or that a pod lacks.
+"""Rows of Cilium's endpoint map (cilium_lxc) that lead to no device, to another pod's, or that a
+pod lacks.
 
-Sources: Cilium bpf/lib/local_delivery.h (redirect_ep: ep->ifindex), bpf/lib/nat.h
-(snat_v4_needs_masquerade: only an endpoint's packets are); bpf_redirect_peer() drops what is for a
-device that is not there (Linux net/core/filter.c, skb_do_redirect).
+Sources: Cilium bpf/lib/local_delivery.h (l3_local_delivery: ep->mac, ep->lxc_id, whose policy is
+called; redirect_ep: ep->ifindex), bpf/lib/nat.h (snat_v4_needs_masquerade: only an endpoint's
+packets are); bpf_redirect_peer() drops what is for a device that is not there, and takes what it
+hands over for the host's whatever its MAC is (Linux net/core/filter.c, skb_do_redirect;
+net/core/skbuff.c, skb_scrub_packet).
 """
 
 from __future__ import annotations
@@ -11,7 +14,9 @@ from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.path import Decides, Fix, HopKind, Severity, State
+from kubectl_ebpfnet.model.dataclass import dataclass
+from kubectl_ebpfnet.model.net import Address
+from kubectl_ebpfnet.model.path import Decides, Evidence, Fix, HopKind, Severity, State
 
 
 def leads_nowhere(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
@@ -53,6 +58,110 @@ def leads_nowhere(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
         fix=fix,
     )  # fmt: skip
     return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """An endpoint by its agent, and by what its pod's namespace shows; None or "" where unread."""
+
+    id: int | None
+    identity: int | None
+    ifindex: int | None
+    mac: str
+    said_by: str
+    proof: tuple[Evidence, ...]
+
+
+def compare(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
+    """Hold the row by which Cilium delivers a packet against its endpoint; return whether it goes
+    on.
+
+    Args:
+        walk: takes the drop where the row leads to another pod's device, findings and doubts.
+        here: the packet at its destination's endpoint.
+        node: the endpoint's.
+    """
+    target = here.packet.flow.destination
+    rows = [one for one in node.having(q.ENDPOINT_MAP, target, "address") if not one.host]
+    own = _own(walk, node, target)
+    if not rows or own is None:
+        return True
+    row = rows[0]
+    fix = Fix(
+        f"Let the agent on {node.name} write the row again.",
+        node.in_agent(f"endpoint regenerate {own.id or row.endpoint_id}"),
+    )
+    proof = cite.of(node[q.ENDPOINT_MAP].record, row.span) + own.proof
+    begins = f"Cilium's endpoint map of {node.name} (cilium_lxc) has {target}"
+    if own.ifindex and row.ifindex and row.ifindex != own.ifindex:
+        there = node.link_name(row.ifindex) or f"ifindex {row.ifindex}"
+        title = f"{begins} at {there}, and it is at {_device(node, own.ifindex)} by {own.said_by}"
+        walk.drop(
+            *here.in_cilium(HopKind.ROUTE), f"handed to {there}, which is not the pod's device",
+            State.DERIVED, here.packet, proof, title=title,
+            detail="The packet comes to another pod, which has no such address.", fix=fix,
+        )  # fmt: skip
+        return False
+    wrong: list[tuple[str, bool]] = []
+    if own.id and row.endpoint_id and row.endpoint_id != own.id:
+        said = f"{begins} as endpoint {row.endpoint_id}, whose policy is asked"
+        wrong.append((f"{said}, and it is {own.id} by {own.said_by}", True))
+    if own.mac and row.mac and row.mac != own.mac:
+        by_peer = node.config.host_routing == "bpf" or node.host_routing.bpf
+        wrong.append(
+            (f"{begins} with MAC {row.mac}, and it is {own.mac} by {own.said_by}", not by_peer)
+        )
+    if own.identity and row.identity and row.identity != own.identity:
+        said = f"{begins} with identity {row.identity}, and it is {own.identity} by {own.said_by}"
+        wrong.append((said, False))
+    for title, decides in wrong:
+        severity = Severity.ERROR if decides else Severity.WARNING
+        detail = f"The agent did not write the row anew: `{fix.command}`."
+        walk.finding(severity, title, detail, proof)
+        if decides:
+            walk.doubt(title, Decides.DROP, fix)
+    return True
+
+
+def _own(walk: PathBuilder, node: NodeView, address: Address) -> _Own | None:
+    """Return what is to stand in an address's row, by its agent's list, else by its pod."""
+    listed = node.listed_endpoint(address)
+    if listed is not None:
+        link = node.link(listed.interface) if listed.interface else None
+        return _Own(
+            listed.id, listed.identity, link.index if link is not None else listed.ifindex,
+            listed.mac, f"the list of its agent (endpoint {listed.id})",
+            cite.of(node[q.ENDPOINTS].record, listed.span.member("status", "networking")),
+        )  # fmt: skip
+    pods = walk.cluster.pods_with(address)
+    if len(pods) != 1 or pods[0].node != node.name:
+        return None
+    pod = pods[0]
+    known = walk.cluster.index.cilium_endpoint(pod.namespace, pod.name)
+    if known is not None and address not in known.addresses:
+        known = None
+    netns = walk.cluster.pod_netns(pod.namespace, pod.name)
+    holder = next((one for one in netns[q.POD_ADDRESSES].facts if one.address == address), None)
+    inside = netns.link(holder.device) if holder is not None else None
+    outside = node.link(node.link_name(inside.peer_index)) if inside is not None else None
+    pair = (
+        inside is not None
+        and outside is not None
+        and outside.kind in ("veth", "netkit")
+        and outside.peer_index in (None, inside.index)
+    )
+    return _Own(
+        known.id if known is not None else None,
+        known.identity if known is not None else None,
+        outside.index if outside is not None and pair else None,
+        inside.mac if inside is not None and pair else "",
+        f"pod {pod.namespace}/{pod.name}",
+        cite.of(netns[q.POD_LINKS].record, inside.span) if inside is not None else (),
+    )
+
+
+def _device(node: NodeView, index: int) -> str:
+    return node.link_name(index) or f"ifindex {index}"
 
 
 def lacks_sender(walk: PathBuilder, here: PacketState, node: NodeView) -> None:

@@ -1,6 +1,11 @@
 """Encapsulation: the packet goes into VXLAN or Geneve, its identity as the tunnel id.
 
-Source: Cilium bpf/lib/encap.h; ports: cilium-facts 4.4 (8472 vxlan, 6081 geneve).
+Cilium's device takes the other end and the id from each packet (`external`). Any other one looks
+the other end up by the MAC, of which it has none, and takes in packets of its own id alone.
+
+Sources: Cilium bpf/lib/encap.h; Linux drivers/net/vxlan/vxlan_core.c (vxlan_xmit, vxlan_rcv: a
+header without VXLAN_HF_VNI is nobody's), drivers/net/geneve.c (geneve_udp_encap_recv: whose type is
+not ETH_P_TEB is dropped); ports: cilium-facts 4.4 (8472 vxlan, 6081 geneve).
 """
 
 from __future__ import annotations
@@ -17,19 +22,23 @@ from kubectl_ebpfnet.explain.views.names import address_text
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import HOST, REMOTE_NODE
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.kernel import Link
 from kubectl_ebpfnet.model.net import UDP, Address, Flow
 from kubectl_ebpfnet.model.path import Evidence, Fix, HopKind, State
 from kubectl_ebpfnet.model.shell import word
 
 PORTS = {"vxlan": 8472, "geneve": 6081}
+_TITLES = {"vxlan": "VXLAN", "geneve": "Geneve"}
 
 
 def device_of(node: NodeView) -> tuple[str, Link | None]:
     """Return name and link of a node's tunnel device; the link is None where not read."""
-    protocols = (node.config.tunnel_protocol,) if node.config.tunnel_protocol else tuple(PORTS)
-    there = [name for name in (f"cilium_{each}" for each in protocols) if node.link(name)]
-    name = there[0] if there else f"cilium_{protocols[0]}"
+    agents = next((one.tunnel_protocol for one in node[q.STATUS].facts), "")
+    # The cluster's settings are those of an agent that starts now.
+    wanted = (agents,) if agents else tuple(filter(None, (node.config.tunnel_protocol, *PORTS)))
+    there = [name for name in (f"cilium_{each}" for each in wanted) if node.link(name)]
+    name = there[0] if there else f"cilium_{wanted[0]}"
     return name, node.link(name)
 
 
@@ -42,26 +51,89 @@ def is_open(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
         node: the node whose device it is.
     """
     name, link = device_of(node)
-    sent = here.packet.outer
-    sent_to = sent.destination_port if sent is not None else None
-    state, fix = State.DERIVED, None
-    if link is None and node[q.LINKS].known:
-        what = f"no tunnel device {name}"
-        detail = "The agent makes it: see its log, and the setting of the tunnel's protocol."
-    elif link is not None and not link.up:
-        what, state = f"{name} is down", State.OBSERVED
-        detail = f"`ip link set {word(name)} up` on the node, or restart its Cilium agent."
-        fix = Fix(f"Set the device of node {here.node} up.", f"ip link set {word(name)} up")
-    elif link is not None and sent_to and link.tunnel_port not in (None, sent_to):
-        what = f"{name} listens at UDP port {link.tunnel_port}, not at {sent_to}"
-        detail = "The nodes have different tunnel ports (tunnel-port)."
-    else:
+    found = _fault(walk, here, node)
+    if found is None:
         return True
     walk.drop(
-        *here.on_node(HopKind.LINK), what, state, here.packet, device_evidence(node, link),
-        title=f"tunnel device {name} of {here.node}: {what}", detail=detail, fix=fix,
+        *here.on_node(HopKind.LINK), found.what, found.state, here.packet,
+        device_evidence(node, link),
+        title=f"tunnel device {name} of {here.node}: {found.what}", detail=found.detail,
+        fix=found.fix,
     )  # fmt: skip
     return False
+
+
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    """Why a tunnel device takes no packet, what to do about it, and how that is known."""
+
+    what: str
+    detail: str
+    fix: Fix | None = None
+    state: State = State.DERIVED
+
+
+def _fault(walk: PathBuilder, here: PacketState, node: NodeView) -> _Fault | None:
+    name, link = device_of(node)
+    outer = here.packet.outer
+    port = outer.destination_port if outer is not None else None
+    if link is not None and not link.up:
+        return _Fault(
+            f"{name} is down",
+            f"`ip link set {word(name)} up` on the node, or restart its Cilium agent.",
+            Fix(f"Set the device of node {here.node} up.", f"ip link set {word(name)} up"),
+            State.OBSERVED,
+        )
+    kind = _protocol(node)
+    if outer is not None and here.tunnel and kind and here.tunnel != kind:
+        return _other_protocol(walk, here, kind)
+    if link is None and node[q.LINKS].known:
+        detail = "The agent makes it: see its log, and the setting of the tunnel's protocol."
+        return _Fault(f"no tunnel device {name}", detail)
+    if link is not None and port and link.tunnel_port not in (None, port):
+        return _Fault(
+            f"{name} listens at UDP port {link.tunnel_port}, not at {port}",
+            "The nodes have different tunnel ports (tunnel-port).",
+        )
+    # `external` stands beside the port, in what `ip -d` alone tells.
+    if link is not None and link.tunnel_port is not None and not link.tunnel_external:
+        return _Fault(
+            f"{name} is no device of Cilium's: it does not take the tunnel's end and id from each "
+            "packet (external)",
+            "Something else made it. Delete it, and restart the node's Cilium agent, which makes "
+            "its own.",
+            Fix(
+                f"Delete the device of node {here.node}, and restart its Cilium agent, which makes "
+                "it anew.",
+                f"ip link del {word(name)}",
+            ),
+        )
+    return None
+
+
+def _other_protocol(walk: PathBuilder, here: PacketState, kind: str) -> _Fault:
+    """Say that the sender's tunnel has another protocol than that of the node it comes to."""
+    wanted = walk.cluster.settings.tunnel_protocol
+    setting = f"ConfigMap cilium-config ({_TITLES[wanted]})" if wanted in _TITLES else "the other"
+    return _Fault(
+        f"it comes in {_TITLES[here.tunnel]}, and {here.node} has {_TITLES[kind]}",
+        "The agents have different tunnel protocols (tunnel-protocol): an agent takes it from "
+        "ConfigMap cilium-config as it starts.",
+        Fix(
+            f"Restart the agents that run with another tunnel protocol than {setting}.",
+            "kubectl rollout restart -n kube-system daemonset/cilium",
+        ),
+    )
+
+
+def _protocol(node: NodeView) -> str:
+    """Return what a node's tunnel surely is: by its device, or its agent; "" where neither was
+    read."""
+    name, link = device_of(node)
+    if link is not None:
+        return name.removeprefix("cilium_")
+    protocol = next((one.tunnel_protocol for one in node[q.STATUS].facts), "")
+    return protocol if protocol in PORTS else ""
 
 
 def device_evidence(node: NodeView, link: Link | None) -> tuple[Evidence, ...]:
@@ -93,11 +165,12 @@ def encapsulate(walk: PathBuilder, here: PacketState) -> PacketState | None:
     # The receiver sees packets of the node itself as a remote node's (__encap_with_nodeid).
     identity = REMOTE_NODE if here.identity == HOST else here.identity
     packet = replace(here.packet, outer=Flow(UDP, source, None, end, port), vni=identity or None)
+    here = here.to(here.stage, tunnel=_protocol(node))
     if not here.by_xdp:
         into_tunnel(walk, here, name, show_programs(walk, here, name, "egress"))
         if not losses.sends(walk, here, node, name):
             return None
-    protocol = (node.config.tunnel_protocol or "vxlan").upper()
+    protocol = name.removeprefix("cilium_").upper()
     vni = f", VNI {identity} (the sender's identity)" if identity else ""
     walk.hop(
         *here.in_cilium(HopKind.TUNNEL, name),

@@ -32,6 +32,8 @@ def compare(walk: PathBuilder, node: NodeView, address: Address, entry: IpcacheE
     pod, end = cluster.pod_with(address), entry.tunnel_endpoint
     if pod is None or pod.node in ("", node.name) or entry.prefix.num_addresses != 1:
         return
+    if end is not None and len(cluster.nodes_with(end)) > 1:
+        return  # owners.py says so
     owner = cluster.owner_of(end) if end is not None else node.name
     if owner == pod.node or (not owner and not _listed(walk)):
         return

@@ -12,8 +12,9 @@ from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.names import address_text
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.net import Network, endpoint_text, protocol_name
+from kubectl_ebpfnet.model.net import Address, endpoint_text, protocol_name
 from kubectl_ebpfnet.model.path import Decides, Fix, HopKind, HopPlace, Severity, State
+from kubectl_ebpfnet.model.shell import word
 
 
 def cross(walk: PathBuilder, here: PacketState) -> PacketState | None:
@@ -60,7 +61,7 @@ def _to_node(walk: PathBuilder, here: PacketState, node: str) -> PacketState | N
         here.packet,
         reason=reason,
         decides=Decides.DROP,
-        fix=_route_to(here, node) if reason else None,
+        fix=_route_to(walk, here, node) if reason else None,
         short=f"to {node} {how}" + (f", by router {here.next_hop}" if reason else ""),
     )
     walk.visited_nodes.append(node)
@@ -230,9 +231,11 @@ def _by_router(walk: PathBuilder, here: PacketState, node: str) -> str:
         return ""
     if walk.cluster.owner_of(here.next_hop) or walk.answered_now():
         return ""
-    cidrs = [cidr for name, owned in _pod_cidrs(walk) for cidr in owned if name == node]
-    target = next((str(cidr) for cidr in cidrs if flow.destination in cidr), str(flow.destination))
+    owned = walk.cluster.prefix_owners(flow.destination)
+    target = next((str(cidr) for name, cidr in owned if name == node), str(flow.destination))
     text = f"it arrives only if the router {here.next_hop} routes {target} to {node}"
+    beside = _on_link(walk, here, node)
+    direct = f"{node} is on the same link, at {beside}, and " if beside is not None else ""
     walk.finding(
         Severity.WARNING,
         f"{here.node} sends {flow.destination}, a pod of {node}, to {here.next_hop}, which is no "
@@ -240,7 +243,21 @@ def _by_router(walk: PathBuilder, here: PacketState, node: str) -> str:
         f"No route of {here.node} leads to {node}, so {text}: Cilium sets one with "
         "auto-direct-node-routes, or BGP or the cloud's router has to.",
     )
-    return f"{text}, which no record shows"
+    return f"{direct}{text}, which no record shows"
+
+
+def _on_link(walk: PathBuilder, here: PacketState, node: str) -> Address | None:
+    """Return an InternalIP of a node to which a packet's device leads without a router, None where
+    it does not."""
+    version = here.packet.flow.destination.version
+    links = [
+        route.destination
+        for route in walk.cluster.node(here.node)[q.ROUTES].facts
+        if route.device == here.device and route.gateway is None and route.type == "unicast"
+        if route.destination.version == version and route.destination.prefixlen > 0
+    ]
+    own = (one for one in walk.cluster.internal_addresses(node) if one.version == version)
+    return next((one for one in own if any(one in link for link in links)), None)
 
 
 def _by_other_node(walk: PathBuilder, here: PacketState, node: str) -> None:
@@ -261,12 +278,22 @@ def _by_other_node(walk: PathBuilder, here: PacketState, node: str) -> None:
     )
 
 
-def _route_to(here: PacketState, node: str) -> Fix:
+def _route_to(walk: PathBuilder, here: PacketState, node: str) -> Fix:
     """Return what leads a packet to its node, where a router that is no node is on the way."""
     target = (here.packet.outer or here.packet.flow).destination
+    beside = _on_link(walk, here, node)
+    owned = [cidr for name, cidr in walk.cluster.prefix_owners(target) if name == node]
+    if beside is None or not owned:
+        return Fix(
+            f"Give {here.node} a route to {node} for its pods, or see that {here.next_hop} has "
+            "one.",
+            f"ip route get {target}",
+        )
+    six = "-6 " if target.version == 6 else ""
     return Fix(
-        f"Give {here.node} a route to {node} for its pods, or see that {here.next_hop} has one.",
-        f"ip route get {target}",
+        f"Give {here.node} a route to {node} for its pods, as Cilium does with "
+        f"auto-direct-node-routes, or see that {here.next_hop} has one.",
+        f"ip {six}route replace {owned[0]} via {beside} dev {word(here.device)}",
     )
 
 
@@ -289,12 +316,4 @@ def _pods_node(walk: PathBuilder, here: PacketState) -> str:
     pod = walk.cluster.pod_with(destination)
     if pod is not None:
         return pod.node
-    for name, cidrs in _pod_cidrs(walk):
-        if any(destination in cidr for cidr in cidrs):
-            return name
-    return ""
-
-
-def _pod_cidrs(walk: PathBuilder) -> list[tuple[str, tuple[Network, ...]]]:
-    owners = [(node.name, node.pod_cidrs) for node in walk.cluster.kube.nodes]
-    return owners + [(node.name, node.pod_cidrs) for node in walk.cluster.cilium_nodes]
+    return next((name for name, _ in walk.cluster.prefix_owners(destination)), "")

@@ -1,0 +1,110 @@
+"""A pod that the API server does not have any more, and that EndpointSlices, a CiliumEndpoint or
+the agent of its node still name as the one with an address.
+
+Its container may still run (`kubectl delete --force`, a node that was cut off): so it is open
+whether somebody answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kubectl_ebpfnet.explain.path import commands
+from kubectl_ebpfnet.explain.path.state import PathBuilder
+from kubectl_ebpfnet.explain.views import cite, lists
+from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model.dataclass import dataclass
+from kubectl_ebpfnet.model.evidence import API, Record
+from kubectl_ebpfnet.model.few import few
+from kubectl_ebpfnet.model.net import Address
+from kubectl_ebpfnet.model.path import Decides, Fix, Severity
+from kubectl_ebpfnet.model.shell import word
+
+_SLICES = "EndpointSlices"
+
+
+@dataclass(frozen=True, slots=True)
+class _Name:
+    """A pod's name for an address, who has it, and the command that shows that."""
+
+    namespace: str
+    pod: str
+    held_by: str
+    command: str
+
+
+def report(walk: PathBuilder, node: NodeView, address: Address) -> None:
+    """Report a pod that is not there any more, and to which a packet is handed.
+
+    Args:
+        walk: takes the finding, and the doubt.
+        node: whose endpoint has the address.
+        address: of the packet's destination.
+    """
+    if walk.cluster.pods_with(address):
+        return
+    names = list(_names(walk, node, address))
+    if len({(one.namespace, one.pod) for one in names}) != 1:
+        return
+    first, pod = names[0], walk.cluster.pod(names[0].namespace, names[0].pod)
+    # Other networks of a pod (Multus) have addresses that its status does not name.
+    moved = pod is not None and bool(pod.addresses) and first.held_by == _SLICES
+    listed = _listed(walk, node, first, address)
+    if listed is None or (pod is not None and not moved):
+        return
+    holders = few(list(dict.fromkeys(one.held_by for one in names)), 3)
+    now = "is gone from the API server"
+    if pod is not None:
+        now = f"has {few(pod.addresses, 2)} now"
+    title = (
+        f"pod {first.namespace}/{first.pod} {now}, and {address} is still its address by {holders}"
+    )
+    fix = Fix(
+        f"See whether its container still runs on {node.name} (`crictl ps`): kubelet there, or "
+        "who wrote the object, did not clean up.",
+        first.command,
+    )
+    walk.finding(
+        Severity.ERROR, title,
+        f"No pod of the API server has {address}: nobody answers, unless its container still runs. "
+        f"`{first.command}` shows what is left of it.",
+        cite.whole(listed),
+    )  # fmt: skip
+    walk.doubt(title, Decides.DROP, fix)
+
+
+def _names(walk: PathBuilder, node: NodeView, address: Address) -> Iterator[_Name]:
+    """Yield which pod has the address, by whoever names one."""
+    asked = walk.ends.service.name if walk.ends.service is not None else ""
+    for end in sorted(walk.cluster.kube.endpoints, key=lambda end: end.service != asked):
+        if end.address == address and end.pod and end.node in ("", node.name):
+            command = commands.list_slices(end.namespace, end.service)
+            yield _Name(end.namespace, end.pod, _SLICES, command)
+    for endpoint, _ in walk.cluster.kube.cilium_endpoints:
+        if address in endpoint.addresses and endpoint.pod:
+            namespace, pod = endpoint.namespace, endpoint.pod
+            command = f"kubectl get ciliumendpoints -n {word(namespace)} {word(pod)}"
+            yield _Name(namespace, pod, "its CiliumEndpoint", command)
+    listed = node.listed_endpoint(address)
+    if listed is not None and listed.pod:
+        command = node.in_agent(f"endpoint get {listed.id}")
+        yield _Name(listed.namespace, listed.pod, f"the agent of {node.name}", command)
+
+
+def _listed(walk: PathBuilder, node: NodeView, name: _Name, address: Address) -> Record | None:
+    """Return the record of a list that would have the pod, None without one."""
+    cluster = walk.cluster
+    found = lists.read(cluster, "pods", name.namespace)
+    owner = walk.ends.service.owner if walk.ends.service is not None else None
+    own = () if owner is None else cluster.index.endpoints_of(owner.namespace, owner.name)
+    if owner is not None and owner.selector and any(end.pod == name.pod for end in own):
+        selector = ",".join(f"{key}={value}" for key, value in owner.selector)
+        found = found or lists.read(cluster, "pods", owner.namespace, selector)
+    fields = {f"spec.nodeName={node.name}"}
+    if len({a.version for each in cluster.kube.nodes for a in each.internal_addresses}) == 1:
+        fields.add(f"status.podIP={address}")  # of several, the first one alone is selected
+    for record in () if found is not None else cluster.bundle.at(API):
+        selected = record.argv[:4] == ("get", "pods", "-A", "--field-selector")
+        if selected and fields & {*record.argv[4:]} and record.number in cluster.understood:
+            return record
+    return found

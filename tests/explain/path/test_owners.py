@@ -1,0 +1,239 @@
+"""Addresses and prefixes that two have, pods that are gone, rows of the endpoint map that are not
+the pod's: a recorded cluster with one thing changed."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from kubectl_ebpfnet.model.path import Path
+from tests.explain.path.changed import Change, ask, changed, dropped_at, finding, say
+from tests.explain.path.test_tunnel_end import CT, RECORDED
+from tests.explain.path.variants import edit
+
+WEB, WEB_ADDRESS, CLIENT_ADDRESS = "web-7c469c57c9-54wmd", "10.44.0.5", "10.44.1.144"
+LXC, ADDRESSES = "cilium-dbg bpf endpoint list", "ip -j addr"
+ENDPOINT_LIST = "cilium-dbg endpoint list -o json"
+PODS, NODES, CILIUM_NODES = "get pods -A", "get nodes", "get ciliumnodes"
+Items = list[dict[str, Any]]
+
+
+def objects(command: str, change: Callable[[Items], object]) -> Change:
+    """Change the objects of a list; `change` works in place."""
+
+    def text(before: str) -> str:
+        value = json.loads(before)
+        change(value["items"])
+        return json.dumps(value)
+
+    return edit("api", command, text)
+
+
+def named(items: Items, name: str) -> dict[str, Any]:
+    return next(one for one in items if one["metadata"]["name"] == name)
+
+
+def without(name: str) -> Callable[[Items], object]:
+    return lambda items: items.remove(named(items, name))
+
+
+def answer(*changes: Change, to: str = "svc/web") -> Path:
+    unseen = (say(node, CT, "") for node in ("node1", "node2"))
+    return ask(changed(RECORDED, *unseen, *changes), "client", to)
+
+
+def twin(items: Items, *, deleting: bool = False) -> None:
+    """A pod of node2 with the address of web."""
+    pod = copy.deepcopy(named(items, WEB))
+    pod["metadata"] |= {"name": "twin", "uid": "another"}
+    if deleting:
+        pod["metadata"]["deletionTimestamp"] = "2026-11-30T05:00:00Z"
+    pod["spec"]["nodeName"] = "node2"
+    items.insert(0, pod)
+
+
+@pytest.mark.parametrize("to", ["svc/web", "pod/twin:8080", f"{WEB_ADDRESS}:8080"])
+def test_two_pods_with_one_address_are_open(to: str) -> None:
+    path = answer(objects(PODS, twin), to=to)
+    assert path.verdict == "unknown"
+    assert f"have the same address {WEB_ADDRESS}" in path.cause
+    assert finding(path, "default/twin (node2)").severity == "error"
+
+
+def test_a_pod_that_is_being_deleted_does_not_take_its_address_from_the_other() -> None:
+    path = answer(objects(PODS, lambda items: twin(items, deleting=True)))
+    assert path.verdict == "reachable"
+    assert f"to pod default/{WEB} at" in path.reason
+    assert finding(path, "have the same address").severity == "warning"
+
+
+def node_address(name: str, address: str) -> Callable[[Items], object]:
+    def change(items: Items) -> None:
+        named(items, name)["status"]["addresses"][0]["address"] = address
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        objects(NODES, node_address("node2", "172.31.7.11")),
+        edit("node2", ADDRESSES, lambda text: text.replace("172.31.7.12", "172.31.7.11")),
+    ],
+    ids=["by its object", "by its device"],
+)
+def test_two_nodes_with_one_address_are_open(change: Change) -> None:
+    path = answer(change)
+    assert path.verdict == "unknown"
+    assert "nodes node1 and node2 have the same address 172.31.7.11" in path.cause
+
+
+def test_an_address_of_ipvs_is_no_nodes_own() -> None:
+    local = {"family": "inet", "local": "172.31.7.11", "prefixlen": 32, "scope": "global"}
+    device = {"ifindex": 77, "ifname": "kube-ipvs0", "addr_info": [local]}
+    with_ipvs = edit("node2", ADDRESSES, lambda text: json.dumps([*json.loads(text), device]))
+    kind = {"ifindex": 77, "ifname": "kube-ipvs0", "flags": [], "mtu": 1500,
+            "linkinfo": {"info_kind": "dummy"}}  # fmt: skip
+    is_dummy = edit("node2", "ip -j -d link", lambda text: json.dumps([*json.loads(text), kind]))
+    path = answer(with_ipvs, is_dummy)
+    assert not [f.title for f in path.findings if "same address" in f.title]
+
+
+def prefix(name: str, cidr: str) -> Callable[[Items], object]:
+    def change(items: Items) -> None:
+        named(items, name)["spec"]["ipam"]["podCIDRs"] = [cidr]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("name", "cidr", "said"),
+    [
+        ("node2", "10.44.0.0/24", "nodes node1 and node2 give pods addresses of 10.44.0.0/24"),
+        ("node1", "10.44.1.0/24", "nodes node1 and node2 give pods addresses of 10.44.1.0/24"),
+        ("node1", "10.44.0.0/16", "10.44.0.0/16 and 10.44.1.0/24, which overlap"),
+        ("node1", "10.97.0.0/16", "10.97.125.117 of svc default/web is in 10.97.0.0/16"),
+        ("node1", "172.31.7.0/24", "172.31.7.11 of node node1 is in 172.31.7.0/24"),
+    ],
+)
+def test_prefixes_that_overlap_are_a_finding(name: str, cidr: str, said: str) -> None:
+    assert finding(answer(objects(CILIUM_NODES, prefix(name, cidr))), said)
+
+
+def test_a_ciliumnode_without_a_node_is_what_is_left_of_one() -> None:
+    def old(items: Items) -> None:
+        left = copy.deepcopy(named(items, "node1"))
+        left["metadata"]["name"] = "old"
+        items.append(left)
+
+    path = answer(objects(CILIUM_NODES, old))
+    assert path.verdict == "reachable"
+    found = finding(path, "nodes node1 and old give pods addresses of 10.44.0.0/24")
+    assert found.severity == "warning"
+    assert "kubectl delete ciliumnode old" in found.detail
+
+
+def test_prefixes_of_nodes_that_cilium_does_not_use_may_overlap() -> None:
+    def unused(items: Items) -> None:
+        for item in items:
+            item["spec"]["podCIDRs"] = ["10.44.0.0/16"]
+
+    path = answer(objects(NODES, unused))
+    assert path.verdict == "reachable"
+    assert not [f.title for f in path.findings if f.severity != "info"]
+
+
+def test_a_pod_with_an_address_of_a_node_is_open() -> None:
+    def router(items: Items) -> None:
+        named(items, "node1")["spec"]["addresses"][1]["ip"] = WEB_ADDRESS
+
+    path = answer(objects(CILIUM_NODES, router))
+    assert path.verdict == "unknown"
+    assert f"pod default/{WEB} has {WEB_ADDRESS}, an address of node node1" in path.cause
+
+
+@pytest.mark.parametrize("to", ["svc/web", f"{WEB_ADDRESS}:8080"])
+def test_a_pod_that_is_gone_is_open(to: str) -> None:
+    path = answer(objects(PODS, without(WEB)), to=to)
+    assert path.verdict == "unknown"
+    assert f"pod default/{WEB} is gone from the API server" in path.cause
+    assert "EndpointSlices, its CiliumEndpoint, the agent of node1" in path.cause
+    assert path.fix is not None
+
+
+def test_a_pod_that_nobody_listed_is_not_gone() -> None:
+    gone = objects(PODS, without(WEB))
+    in_part = edit_argv(PODS, ("get", "pods", "-n", "other"))
+    assert answer(gone, in_part).verdict == "reachable"
+
+
+def edit_argv(command: str, argv: tuple[str, ...]) -> Change:
+    """A command was another one."""
+    from dataclasses import replace
+
+    return lambda record: replace(record, argv=argv) if record.command == command else record
+
+
+def row(address: str, pattern: str, new: str) -> Callable[[str], str]:
+    """Change a word of an address's row."""
+
+    def change(text: str) -> str:
+        return "".join(
+            re.sub(pattern, new, line, count=1) if line.startswith(f"{address}:") else line
+            for line in text.splitlines(True)
+        )
+
+    return change
+
+
+def other_device(text: str) -> str:
+    """The row of web leads to client1's device."""
+    index = re.search(r"10\.44\.0\.132:0.*?ifindex=(\d+)", text)
+    assert index is not None
+    return row(WEB_ADDRESS, r"ifindex=\d+", f"ifindex={index[1]}")(text)
+
+
+def test_a_row_that_leads_to_another_pods_device_is_a_drop() -> None:
+    path = answer(edit("node1", LXC, other_device))
+    assert "which is not the pod's device" in dropped_at(path).summary
+    assert "Cilium's endpoint map of node1 (cilium_lxc) has 10.44.0.5 at" in path.cause
+    assert path.fix is not None
+    assert "endpoint regenerate 605" in path.fix.command
+
+
+def test_a_row_of_the_answer_that_leads_to_another_pods_device_is_a_drop() -> None:
+    path = answer(edit("node2", LXC, row(CLIENT_ADDRESS, r"ifindex=\d+", "ifindex=15")))
+    assert path.verdict == "dropped"
+    assert path.drop is not None
+    assert path.drop.direction == "answer"
+
+
+def test_a_row_with_another_endpoints_id_asks_another_policy() -> None:
+    path = answer(edit("node1", LXC, row(WEB_ADDRESS, r"id=\d+ ", "id=3145 ")))
+    assert path.verdict == "unknown"
+    assert "as endpoint 3145, whose policy is asked, and it is 605" in path.cause
+
+
+@pytest.mark.parametrize(
+    ("pattern", "new", "said"),
+    [
+        (r"sec_id=\d+", "sec_id=999", "with identity 999, and it is 28122"),
+        (r" mac=\S+", " mac=02:00:00:00:00:99", "with MAC 02:00:00:00:00:99, and it is"),
+    ],
+)
+def test_a_row_that_is_not_the_agents_is_a_warning(pattern: str, new: str, said: str) -> None:
+    path = answer(edit("node1", LXC, row(WEB_ADDRESS, pattern, new)))
+    assert path.verdict == "reachable"
+    assert finding(path, said).severity == "warning"
+
+
+def test_without_the_agents_list_the_ciliumendpoint_is_compared() -> None:
+    silent = say("node1", ENDPOINT_LIST, "[]")
+    wrong = edit("node1", LXC, row(WEB_ADDRESS, r"sec_id=\d+", "sec_id=999"))
+    assert finding(answer(silent, wrong), f"and it is 28122 by pod default/{WEB}")
+    assert not [f.title for f in answer(silent).findings if "cilium_lxc" in f.title]
