@@ -18,6 +18,7 @@ from kubectl_ebpfnet.explain.path import (
     findings,
     mtu,
     nameserver,
+    node_objects,
     one_sided,
     other_backends,
     outside,
@@ -118,6 +119,7 @@ def _explained(cluster: ClusterView, request: PathRequest, entry: str = "") -> E
         agent_behind.name_cause(walk)
         other_backends.compare(walk, partial(_there_and_back, start=start))
         owners.report(walk)
+        node_objects.report(walk)
     if ends.doubt and isinstance(walk.end, Arrived):
         walk.doubt(ends.doubt)
     _doubt_unasked(walk)

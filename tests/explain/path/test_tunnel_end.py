@@ -77,3 +77,20 @@ def test_a_tunnel_to_where_the_pod_runs_is_no_finding() -> None:
     path = answer()
     assert path.verdict == "reachable"
     assert not [found for found in path.findings if found.severity != "info"]
+
+
+def test_a_tunnel_to_nobody_for_a_node_is_a_drop() -> None:
+    def lead_away(text: str) -> str:
+        return "".join(
+            row.replace("0.0.0.0 flags=<none>", "172.31.7.99 flags=hastunnel")
+            if row.startswith("172.31.7.11/32")
+            else row
+            for row in text.splitlines(True)
+        )
+
+    unseen = (say(node, CT, "") for node in ("node1", "node2"))
+    bundle = changed(RECORDED, *unseen, edit("node2", IPCACHE, lead_away))
+    path = ask(bundle, "client", "172.31.7.11:10250")
+    assert "172.31.7.99 is no node of the cluster" in dropped_at(path).summary
+    assert path.fix is not None
+    assert path.fix.text.startswith("See why Cilium's agent on node2 is behind")

@@ -17,6 +17,8 @@ from kubectl_ebpfnet.explain.path.state import PathBuilder
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.names import identity_text
 from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.cilium import REMOTE_NODE
+from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import Severity
 
 
@@ -29,6 +31,8 @@ def compare(walk: PathBuilder, subject: PolicySubject) -> None:
     """
     address, identity = subject.remote.address, subject.remote.identity
     pod = walk.cluster.pod_with(address) if address is not None else None
+    if pod is None and address is not None:
+        _node(walk, subject, address)
     if pod is None or not identity:
         return
     known = walk.cluster.index.cilium_endpoint(pod.namespace, pod.name)
@@ -50,6 +54,27 @@ def compare(walk: PathBuilder, subject: PolicySubject) -> None:
         cite.of(node[q.IPCACHE].record, entry.span) if entry is not None else (),
     )
     if _allowed(walk, subject, known.identity) != _allowed(walk, subject, identity):
+        walk.stale = walk.stale or found
+
+
+def _node(walk: PathBuilder, subject: PolicySubject, address: Address) -> None:
+    """Report an address of a node that has an agent, and that is taken for the world's."""
+    node, identity = subject.node, subject.remote.identity
+    known = next(iter(walk.cluster.nodes_with(address)), "")
+    cilium = walk.cluster.cilium_node(known) if known else None
+    if cilium is None or identity not in policy.WORLD_IDENTITIES:
+        return
+    if address not in (*cilium.addresses, *cilium.router_addresses):
+        return
+    title = f"the ipcache of {node.name} takes {address}, an address of node {known}, for the world"
+    found = see_agent(walk.cluster, title, node.name)
+    walk.finding(
+        Severity.WARNING, title,
+        "It lacks the row of the node, so policies for nodes (remote-node, host) do not hold for "
+        f"it. {found.fix.text}",
+        cite.whole(node[q.IPCACHE].record),
+    )  # fmt: skip
+    if _allowed(walk, subject, REMOTE_NODE) != _allowed(walk, subject, identity):
         walk.stale = walk.stale or found
 
 

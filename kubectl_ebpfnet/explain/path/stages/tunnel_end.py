@@ -59,29 +59,33 @@ def compare(walk: PathBuilder, node: NodeView, address: Address, entry: IpcacheE
 
 
 def to_nobody(walk: PathBuilder, here: PacketState) -> bool:
-    """End the walk where the tunnel's other end is no node, though the packet is for a pod of the
-    cluster; return whether it did.
+    """End the walk where the tunnel's other end is no node, though the packet is for a pod or
+    a node of the cluster; return whether it did.
 
     Args:
         walk: ends.
         here: the packet as it leaves its node.
     """
     sent = here.packet.outer
-    pod = walk.cluster.pod_with(here.packet.flow.destination)
-    if sent is None or pod is None or walk.cluster.owner_of(sent.destination) or not _listed(walk):
+    target = here.packet.flow.destination
+    pod = walk.cluster.pod_with(target)
+    name = pod.node if pod is not None else walk.cluster.node_of(target)
+    if sent is None or not name or walk.cluster.owner_of(sent.destination) or not _listed(walk):
         return False
+    whose = f"Pod {pod.namespace}/{pod.name} runs on {name}" if pod is not None else ""
+    whose = whose or f"{target} is {name}'s own"
     text = f"the tunnel's other end {sent.destination} is no node of the cluster"
-    there = walk.cluster.node(pod.node)[q.ADDRESSES]
-    fix = walk.stale.fix if walk.stale is not None else None
+    there = walk.cluster.node(name)[q.ADDRESSES]
+    fix = (walk.stale or see_agent(walk.cluster, text, here.node)).fix
     if not there.known:
         cause = walk.stale.cause if walk.stale is not None else text
-        walk.unknown(f"{text}, unless {pod.node} has that address: {cause}", fix)
+        walk.unknown(f"{text}, unless {name} has that address: {cause}", fix)
         return True
     walk.drop(
         HopPlace.WIRE, f"{here.node} → {sent.destination}", "", HopKind.LINK,
         f"{text}: nobody takes the packet out of it", State.DERIVED, here.packet,
         cite.whole(there.record), title=text,
-        detail=f"Pod {pod.namespace}/{pod.name} runs on {pod.node}, which has no such address.",
+        detail=f"{whose}, and {name} has no such address.",
         fix=fix,
     )  # fmt: skip
     return True
