@@ -487,6 +487,6 @@ def test_a_gateway_that_is_no_node_though_the_node_is_on_the_link(
 
     path = ask(changed(NATIVE, json_edit(sender, ROUTES, by_nobody)), "client", "pod/web:8081")
     assert path.verdict == "unknown"
-    assert f"{far} is on the same link, at {beside}, and" in path.cause
+    assert f"{far} itself is on the same link, at {beside}" in path.cause
     assert path.fix is not None
     assert path.fix.command == f"ip route replace {cidr} via {beside} dev eth0"

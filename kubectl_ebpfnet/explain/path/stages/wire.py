@@ -235,7 +235,9 @@ def _by_router(walk: PathBuilder, here: PacketState, node: str) -> str:
     target = next((str(cidr) for name, cidr in owned if name == node), str(flow.destination))
     text = f"it arrives only if the router {here.next_hop} routes {target} to {node}"
     beside = _on_link(walk, here, node)
-    direct = f"{node} is on the same link, at {beside}, and " if beside is not None else ""
+    direct = (
+        f", though {node} itself is on the same link, at {beside}" if beside is not None else ""
+    )
     walk.finding(
         Severity.WARNING,
         f"{here.node} sends {flow.destination}, a pod of {node}, to {here.next_hop}, which is no "
@@ -243,7 +245,7 @@ def _by_router(walk: PathBuilder, here: PacketState, node: str) -> str:
         f"No route of {here.node} leads to {node}, so {text}: Cilium sets one with "
         "auto-direct-node-routes, or BGP or the cloud's router has to.",
     )
-    return f"{direct}{text}, which no record shows"
+    return f"{text}, which no record shows{direct}"
 
 
 def _on_link(walk: PathBuilder, here: PacketState, node: str) -> Address | None:
