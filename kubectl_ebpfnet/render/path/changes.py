@@ -190,10 +190,8 @@ def _source(path: Path) -> str:
 
 def _arrival(path: Path) -> str:
     """Return the pod that the packet comes to, "" where it comes to none."""
-    last = path.hops[-1] if path.hops else None
-    if last is None or last.place is not HopPlace.POD or last.kind is not HopKind.DELIVERY:
-        return ""
-    return f"pod {last.where}"
+    last = next((hop for hop in reversed(path.hops) if hop.kind is HopKind.DELIVERY), None)
+    return f"pod {last.where}" if last is not None and last.place is HopPlace.POD else ""
 
 
 def _findings(before: Path, after: Path, renamed: _Renaming) -> Iterator[Change]:

@@ -7,9 +7,10 @@ from pathlib import Path as File
 
 import pytest
 
+from kubectl_ebpfnet.capture.demo import open_demo
 from kubectl_ebpfnet.capture.open import open_bundle
-from kubectl_ebpfnet.model.evidence import InMemory, Record, bundle_of
-from kubectl_ebpfnet.model.path import Finding, Path, Severity, Verdict
+from kubectl_ebpfnet.model.evidence import Bundle, InMemory, Record, bundle_of
+from kubectl_ebpfnet.model.path import Finding, HopKind, Path, Severity, Verdict
 from kubectl_ebpfnet.render.path.changes import MOST, Change, changes, lines
 from kubectl_ebpfnet.render.path.steady import steady
 from kubectl_ebpfnet.render.text.view import View
@@ -100,23 +101,29 @@ def test_findings_come_and_go() -> None:
     assert changes(worse, more) == []
 
 
-_NEW = {b"client": b"client-2", b"10.244.1.160": b"10.244.1.161", b"lxcca1c984e26ef": b"lxc0"}
+_NEW = {"client": "client-2", "10.244.1.160": "10.244.1.161", "lxcca1c984e26ef": "lxc0"}
 
 
-def replaced_pod(edit: tuple[bytes, bytes] = (b"", b"")) -> Path:
-    """The answer of the recorded cluster, its client replaced by another: name, address, device."""
+def anew(
+    bundle: Bundle, names: dict[str, str], pod: str, edit: tuple[str, str] = ("", "")
+) -> Bundle:
+    """A recorded cluster with a pod replaced by another: its name, address and device."""
 
-    def anew(record: Record) -> Record:
-        text = record.stdout.read()
-        for old, new in _NEW.items():
+    def changed(record: Record) -> Record:
+        text = record.stdout.read().decode()
+        for old, new in (*names.items(), *([edit] if edit[0] else [])):
             text = text.replace(old, new)
-        pod = "client-2" if record.place.pod == "client" else record.place.pod
-        place = replace(record.place, pod=pod)
-        text = text.replace(*edit) if edit[0] else text
-        return replace(record, place=place, stdout=InMemory(text))
+        place = record.place
+        place = replace(place, pod=names[pod]) if place.pod == pod else place
+        return replace(record, place=place, stdout=InMemory(text.encode()))
 
-    records = [anew(record) for record in open_bundle(File(SCENARIOS) / VXLAN).records]
-    return ask(bundle_of(records, VXLAN), "client-2", "1.1.1.1:80", "tcp")
+    return bundle_of([changed(record) for record in bundle.records], "x")
+
+
+def replaced_pod(edit: tuple[str, str] = ("", "")) -> Path:
+    """The answer of the recorded cluster, its client replaced by another."""
+    bundle = anew(open_bundle(File(SCENARIOS) / VXLAN), _NEW, "client", edit)
+    return ask(bundle, "client-2", "1.1.1.1:80", "tcp")
 
 
 def test_another_pod_is_one_change_whatever_is_called_after_it() -> None:
@@ -128,9 +135,20 @@ def test_another_pod_is_one_change_whatever_is_called_after_it() -> None:
 
 
 def test_what_else_changes_beside_another_pod_is_told() -> None:
-    found = changes(answer(), replaced_pod((b"172.30.0.200", b"172.30.0.99")))
+    found = changes(answer(), replaced_pod(("172.30.0.200", "172.30.0.99")))
     assert [change.what for change in found if "172.30.0.99" in change.after][:1] == ["node2 route"]
     assert found[0].what == "source"
+
+
+def test_another_backend_is_one_change() -> None:
+    old, new = "web-7c469c57c9-8p62k", "web-7c469c57c9-x2x2x"
+    names = {old: new, "10.44.1.71": "10.44.1.99", "lxc11065d728395": "lxc1"}
+    recorded = bundle_of(open_demo("demo").records, "x")
+    paths = [
+        ask(each, "client", "svc/web", "tcp") for each in (recorded, anew(recorded, names, old))
+    ]
+    assert paths[0].hops[-1].kind is HopKind.SOCKET  # behind the delivery
+    assert changes(*paths) == [Change("arrives at", f"pod default/{old}", f"pod default/{new}")]
 
 
 def test_lines_have_the_time_and_keep_within_the_terminal() -> None:
