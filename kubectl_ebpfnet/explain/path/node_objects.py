@@ -24,6 +24,7 @@ def report(walk: PathBuilder) -> None:
         for version in (4, 6):
             _internal(walk, name, version)
             _router(walk, name, version)
+    _encryption(walk)
 
 
 def _internal(walk: PathBuilder, name: str, version: int) -> None:
@@ -70,3 +71,26 @@ def _router(walk: PathBuilder, name: str, version: int) -> None:
         "itself sends to pods there has another identity. Restart its agent, which sets both.",
         cite.whole(node[q.ADDRESSES].record),
     )
+
+
+def _encryption(walk: PathBuilder) -> None:
+    """Report agents of the nodes on the way that encrypt otherwise than each other."""
+    told = {
+        name: one.encryption
+        for name in walk.nodes
+        for one in walk.cluster.node(name)[q.STATUS].facts
+        if one.encryption
+    }
+    (one, first), *others = told.items() or [("", "")]
+    for other, mode in others:
+        if mode == first:
+            continue
+        walk.finding(
+            Severity.WARNING,
+            f"the agent of {one} has encryption {first}, and that of {other} {mode}",
+            "What goes between them is not encrypted, or only one way. An agent takes the setting "
+            "from ConfigMap cilium-config as it starts: restart the one that is behind.",
+            cite.whole(walk.cluster.node(one)[q.STATUS].record)
+            + cite.whole(walk.cluster.node(other)[q.STATUS].record),
+        )
+        return

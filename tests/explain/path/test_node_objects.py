@@ -3,6 +3,7 @@ changed; test_tunnel_end.py has the control."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -71,3 +72,17 @@ def test_a_node_that_the_ipcache_lacks_is_taken_for_the_world(
     assert not [f.title for f in whole.findings if "for the world" in f.title]
     path = ask(changed(RECORDED, *unseen, edit(at, IPCACHE, without)), source, destination)
     assert finding(path, f"the ipcache of {at} takes {row[:-3]}, an address of node")
+
+
+@pytest.mark.parametrize("node", ["node1", "node2"])
+def test_encryption_on_one_node_alone_is_a_warning(node: str) -> None:
+    def on(text: str) -> str:
+        value = json.loads(text)
+        value["encryption"] = {"mode": "Wireguard"}
+        return json.dumps(value)
+
+    status = "cilium-dbg status -o json"
+    path = answer(edit(node, status, on))
+    assert finding(path, "the agent of node2 has encryption").severity == "warning"
+    both = answer(edit("node1", status, on), edit("node2", status, on))
+    assert not [f.title for f in both.findings if "has encryption" in f.title]
