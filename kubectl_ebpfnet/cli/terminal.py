@@ -18,7 +18,7 @@ class ReaderGone(BaseException):
     """The reader of stdout closed the pipe, as `| head` does: the run ends quietly."""
 
 
-class WatchEnded(KeyboardInterrupt):
+class WatchEnded(BaseException):
     """The user has seen enough of a watch: the run ends quietly, as `kubectl get -w` does."""
 
 

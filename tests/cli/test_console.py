@@ -306,17 +306,18 @@ raise SystemExit(app.main([]))
 
 
 def test_ctrl_c_ends_a_watch_quietly():
+    """By a command: typer makes an exit of its own, which is told, of each KeyboardInterrupt."""
     script = """
 import signal
-from kubectl_ebpfnet.cli import app, watching
+from kubectl_ebpfnet.cli import app, path_arguments, watching
 
 looks = iter(["an answer\\n"])
 
 def text():
     return next(looks, None) or signal.raise_signal(signal.SIGINT)
 
-app._run = lambda words: watching.emit_repeatedly(text, seconds=0)
-app.main([])
+path_arguments.answered = lambda *_: watching.emit_repeatedly(text, seconds=0)
+app.main(["path", "pod/x", "1.1.1.1:80"])
 """
     done = run_process("-c", script, program=(sys.executable,))
     assert (done.returncode, done.stdout, done.stderr) == (130, "an answer\n", "")
