@@ -145,11 +145,13 @@ def _check() -> int:
     """Make everything twice, in folders of other names, and compare."""
     made = []
     with tempfile.TemporaryDirectory(prefix="ebpfnet-") as one:
-        for folder in (Path(one) / "one", Path(one) / "the other" / "deeper"):
-            checkout = folder / "checkout"
-            _run(["git", "clone", "--quiet", ROOT, checkout], {})
+        folders = (Path(one) / "one", Path(one) / "the other" / "deeper")
+        for folder in folders:  # before anything is made: this checkout may go on
+            _run(["git", "clone", "--quiet", ROOT, folder / "checkout"], {})
+        variables = {"SOURCE_DATE_EPOCH": str(_epoch())}
+        for folder in folders:
             argv = [sys.executable, "-m", "release", "dist", "--work", folder / "work"]
-            _run([*argv, "--into", folder / "dist"], {"SOURCE_DATE_EPOCH": str(_epoch())}, checkout)
+            _run([*argv, "--into", folder / "dist"], variables, folder / "checkout")
             made.append(manifest.digests(folder / "dist"))
     differ = sorted(name for name in {*made[0], *made[1]} if made[0].get(name) != made[1].get(name))
     print(f"{len(made[0])} files, {'differ: ' + ', '.join(differ) if differ else 'the same bytes'}")
