@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+import sys
 import tempfile
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -36,6 +37,15 @@ class Proxy:
 
     url: str
     headers: Mapping[str, str]
+
+
+SYSTEM_CERTIFICATES = (
+    "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Arch, Alpine
+    "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, RHEL
+    "/etc/ssl/ca-bundle.pem",  # SUSE
+    "/etc/ssl/cert.pem",  # macOS
+)
+"""Where systems keep the certificates that they trust (Go: crypto/x509, root_linux.go)."""
 
 
 def server_url(cluster: Entry, has_certificate: bool) -> str:
@@ -77,7 +87,7 @@ def tls_context(cluster: Entry, certificate: tuple[bytes, bytes] | None) -> ssl.
         authority = cluster.material("certificate-authority")
         try:
             if authority is None:
-                context.load_default_certs()
+                _load_system_certificates(context)
             else:
                 context.load_verify_locations(cadata=authority.decode("ascii", "replace"))
         except (ssl.SSLError, ValueError) as e:
@@ -87,6 +97,17 @@ def tls_context(cluster: Entry, certificate: tuple[bytes, bytes] | None) -> ssl.
     if certificate is not None:
         _load_client_certificate(context, *certificate)
     return context
+
+
+def _load_system_certificates(context: ssl.SSLContext) -> None:
+    context.load_default_certs()
+    paths = ssl.get_default_verify_paths()
+    if paths.cafile or paths.capath or sys.platform == "win32":
+        return
+    # A frozen program's OpenSSL looks where that of the machine was on which it was made.
+    for file in filter(os.path.isfile, SYSTEM_CERTIFICATES):
+        context.load_verify_locations(file)
+        return
 
 
 def _load_client_certificate(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:

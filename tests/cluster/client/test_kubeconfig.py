@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
+from kubectl_ebpfnet.cluster.client import transport
 from kubectl_ebpfnet.cluster.client.access import Access, ConnectionOptions, Entry
 from kubectl_ebpfnet.cluster.client.api import Api
 from kubectl_ebpfnet.cluster.client.credentials import Credentials
 from kubectl_ebpfnet.cluster.client.kubeconfig import load
-from kubectl_ebpfnet.errors import KubeconfigError, Unauthorized, UsageError
+from kubectl_ebpfnet.errors import ApiUnreachable, KubeconfigError, Unauthorized, UsageError
 from tests.cluster.fake_api_server import CERTS, FakeApiServer, Opener, Reply, Seen, status_reply
 
 NODES = "/api/v1/nodes"
@@ -458,6 +459,26 @@ def test_auth_provider_that_nobody_knows(tmp_path: Path, open_session: Opener) -
 
 
 # --- TLS ------------------------------------------------------------------------------------------
+
+
+def test_the_system_s_certificates_where_openssl_looks_elsewhere(
+    tmp_path: Path, open_session: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = str(tmp_path / "where-it-was-built")
+    for variable in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.setenv(variable, elsewhere)
+    known = (str(tmp_path / "nothing.crt"), str(CERTS / "ca.pem"))
+    monkeypatch.setattr(transport, "SYSTEM_CERTIFICATES", known)
+    fake = FakeApiServer(tls=True)
+    try:
+        cluster = {"tls-server-name": "api.fake.test"}
+        path = simple(tmp_path / "config", server=fake.url, cluster=cluster)
+        asked_with(fake, open_session, kubeconfig=str(path))
+        monkeypatch.setattr(transport, "SYSTEM_CERTIFICATES", known[:1])
+        with pytest.raises(ApiUnreachable, match="certificate is not trusted"):
+            asked_with(fake, open_session, kubeconfig=str(path))
+    finally:
+        fake.close()
 
 
 def test_client_certificate_of_files_and_of_data(tmp_path: Path, open_session: Opener) -> None:
