@@ -50,6 +50,8 @@ def emit(text: str) -> None:
         # A terminal that knows no arrow shows \u2192 rather than an exception.
         if hasattr(out, "reconfigure"):
             out.reconfigure(errors=_IN_JSON)
+            if _windows_pipe():
+                out.reconfigure(encoding="utf-8")  # as JSON is, and all that kubectl prints
         out.write(text)
         out.flush()
     except BrokenPipeError:
@@ -58,6 +60,10 @@ def emit(text: str) -> None:
     except OSError as error:
         discard_stdout()
         raise EbpfnetError(f"cannot write the answer: {error.strerror or error}") from error
+
+
+def _windows_pipe() -> bool:
+    return sys.platform == "win32" and sys.stdout is not None and not sys.stdout.isatty()
 
 
 def emit_bytes(file: IO[bytes]) -> None:
@@ -109,6 +115,8 @@ def ascii_only() -> bool:
 
     Python writes UTF-8 in that locale all the same, and has set LC_CTYPE for it (PEP 538, 540).
     """
+    if _windows_pipe():  # PowerShell takes it for the console's code page
+        return True
     given = {name: os.environ.get(name, "") for name in ("LC_ALL", "LC_CTYPE", "LANG")}
     if given["LC_CTYPE"] == "C.UTF-8":
         given["LC_CTYPE"] = ""

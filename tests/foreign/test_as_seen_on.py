@@ -41,7 +41,7 @@ def text(output: bytes, system: str) -> str:
     if system != "win32":
         return output.decode()
     assert output.count(b"\n") == output.count(b"\r\n")
-    return output.decode("cp1252").replace("\r\n", "\n")
+    return output.decode().replace("\r\n", "\n")
 
 
 def test_what_is_taken_away_is_not_there() -> None:

@@ -51,10 +51,10 @@ def test_path_by_kubectl(our_lab: Lab, bin_folder: Path) -> None:
 
 @needs_archive
 def test_netkat_by_kubectl(our_lab: Lab, bin_folder: Path) -> None:
-    words = ("netkat", "node/node1", WORLD_ADDRESS, "7777")
+    argv = [program(), "ebpfnet", "netkat", "node/node1", WORLD_ADDRESS, "7777"]
     done = subprocess.run(
-        [program(), "ebpfnet", *words], env=environment(our_lab, bin_folder), input=b"there and back\n",
-        capture_output=True, timeout=90, check=False,
+        argv, env=environment(our_lab, bin_folder), input=b"there and back\n", capture_output=True,
+        timeout=90, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, b"there and back\n"), done.stderr
 
