@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from kubectl_ebpfnet.cli.terminal import ReaderGone, WatchEnded, print_error
+from kubectl_ebpfnet.cli.terminal import ReaderGone, WatchEnded, print_error, write_utf8
 from kubectl_ebpfnet.errors import EbpfnetError
 
 if TYPE_CHECKING:
@@ -81,6 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:
         signal.signal(hangup, _terminate)
     sys.unraisablehook = _send_again
+    if sys.platform == "win32":
+        write_utf8()
     try:
         code = _run(words)
     except EbpfnetError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import io
 import os
 import sys
 from collections.abc import Iterable
@@ -50,8 +51,6 @@ def emit(text: str) -> None:
         # A terminal that knows no arrow shows \u2192 rather than an exception.
         if hasattr(out, "reconfigure"):
             out.reconfigure(errors=_IN_JSON)
-            if _windows_pipe():
-                out.reconfigure(encoding="utf-8")  # as JSON is, and all that kubectl prints
         out.write(text)
         out.flush()
     except BrokenPipeError:
@@ -62,8 +61,11 @@ def emit(text: str) -> None:
         raise EbpfnetError(f"cannot write the answer: {error.strerror or error}") from error
 
 
-def _windows_pipe() -> bool:
-    return sys.platform == "win32" and sys.stdout is not None and not sys.stdout.isatty()
+def write_utf8() -> None:
+    """Have pipes and files get UTF-8 on Windows too, as JSON is and all that kubectl prints."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and not stream.isatty():
+            stream.reconfigure(encoding="utf-8")
 
 
 def emit_bytes(file: IO[bytes]) -> None:
@@ -115,8 +117,8 @@ def ascii_only() -> bool:
 
     Python writes UTF-8 in that locale all the same, and has set LC_CTYPE for it (PEP 538, 540).
     """
-    if _windows_pipe():  # PowerShell takes it for the console's code page
-        return True
+    if sys.platform == "win32" and not (sys.stdout and sys.stdout.isatty()):
+        return True  # PowerShell takes a pipe for the console's code page
     given = {name: os.environ.get(name, "") for name in ("LC_ALL", "LC_CTYPE", "LANG")}
     if given["LC_CTYPE"] == "C.UTF-8":
         given["LC_CTYPE"] = ""
