@@ -137,7 +137,7 @@ def test_a_watch_waits_without_poll() -> None:
     script = f"""
 import runpy
 runpy.run_path({PRELUDE!r})["take_away"]("win32")
-from kubectl_ebpfnet.cli.terminal import pause
+from kubectl_ebpfnet.cli.watching import pause
 pause(0.01)
 print("waited")
 """
