@@ -73,7 +73,7 @@ def keeper(our_lab: Lab) -> Iterator[str]:
 
 def test_no_secret_and_no_environment_is_in_it(our_lab: Lab, keeper: str, tmp_path: Path) -> None:
     file = tmp_path / "x.zip"
-    done = our_lab.kubectl("ebpfnet", "capture", "-o", str(file), f"pod/{keeper}", "pod/client")
+    done = our_lab.ebpfnet("capture", "-o", str(file), f"pod/{keeper}", "pod/client")
     assert done.returncode == 0, done.stderr
     text = everything(file)
     assert keeper.encode() in text, "what is looked for in the file can be found in it"
@@ -83,7 +83,7 @@ def test_no_secret_and_no_environment_is_in_it(our_lab: Lab, keeper: str, tmp_pa
 
 def test_redacted_capture(our_lab: Lab, keeper: str, tmp_path: Path) -> None:
     file = tmp_path / "x.zip"
-    done = our_lab.kubectl("ebpfnet", "capture", "-o", str(file), "--redact", f"pod/{keeper}")
+    done = our_lab.ebpfnet("capture", "-o", str(file), "--redact", f"pod/{keeper}")
     assert done.returncode == 0, done.stderr
     text = everything(file)
     mine = policy.endpoint("default", keeper)

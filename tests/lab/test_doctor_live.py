@@ -26,7 +26,7 @@ def ours_alone(our_lab: Lab) -> Iterator[set[str]]:
     yield before
     since = namespaces(our_lab) - before
     if since:
-        our_lab.kubectl("ebpfnet", "cleanup", *sorted(since))
+        our_lab.ebpfnet("cleanup", *sorted(since))
 
 
 def namespaces(lab: Lab) -> set[str]:

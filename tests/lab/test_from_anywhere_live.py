@@ -130,7 +130,7 @@ def test_to_a_node_and_to_a_closed_port_of_it(our_lab: Lab) -> None:
             closed = path(our_lab, source, f"node/{there.name}:9", *kept)
             assert (closed.code, closed.verdict) == (3, "dropped"), closed.document["reason"]
     finally:
-        our_lab.kubectl("ebpfnet", "cleanup", "--yes")
+        our_lab.ebpfnet("cleanup", "--yes")
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def _kept(lab: Lab) -> Iterator[None]:
     """Node pods of this module are kept for its next questions, and go away with it."""
     yield
     if lab.ours:
-        lab.kubectl("ebpfnet", "cleanup", "--yes")
+        lab.ebpfnet("cleanup", "--yes")
 
 
 def document(lab: Lab, *words: str, access: str) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def test_watching_ends_with_an_interrupt_and_leaves_no_node_pod(
     our_lab: Lab, tmp_path: Path
 ) -> None:
     """One node pod serves every look; it is gone when the user has seen enough."""
-    our_lab.kubectl("ebpfnet", "cleanup", "--yes")
+    our_lab.ebpfnet("cleanup", "--yes")
     ours, theirs = pty.openpty()
     argv = [program(), "ebpfnet", "flows", "pod/client", "--node-access", "pod", "--watch"]
     errors = (tmp_path / "stderr").open("w+")

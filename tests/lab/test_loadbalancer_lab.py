@@ -32,6 +32,7 @@ from tests.lab.cluster.config import (
     WORLD_NODE_ADDRESS,
     Node,
 )
+from tests.lab.cluster.control import api
 from tests.lab.cluster.tools import lb_faults
 from tests.lab.cluster.tools.live import address, changed, in_node, in_pod, objects
 from tests.lab.conftest import Lab, wait_until
@@ -288,7 +289,7 @@ def test_endpoint_that_is_terminating(our_lab: Lab) -> None:
         assert health(WORLD_NETNS, node, port) == (503, 0)
         assert outside(node, LB_LOCAL_ADDRESS, SILENCE_S).code == SILENT
         assert outside(node, LB_CLUSTER_ADDRESS).code == 0
-    wait_until(lambda: our_lab.kubectl("get", "pod", pod).returncode)
+    wait_until(lambda: api.get("pod", pod)[0] == 404)
 
 
 @pytest.mark.parametrize("node", NODES[:2], ids=lambda node: node.name)

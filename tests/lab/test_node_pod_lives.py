@@ -25,7 +25,7 @@ import pytest
 import yaml
 
 from tests.lab.cluster.config import NOBODY_CONFIG
-from tests.lab.cluster.control import manifests
+from tests.lab.cluster.control import api, manifests
 from tests.lab.cluster.image import images
 from tests.lab.cluster.kubectl import program
 from tests.lab.cluster.tools.live import objects
@@ -74,9 +74,9 @@ class Live:
         raise AssertionError(f"the run ended: {self.process.communicate()[1]}")
 
     def pod(self, node: str) -> dict[str, Any]:
-        """The node pod as kubectl sees it; {} when it is gone."""
-        done = self.lab.kubectl("get", "pod", "-n", self.namespace, self.pods[node], "-o", "json")
-        return json.loads(done.stdout) if done.returncode == 0 else {}
+        """The node pod as the API server has it; {} when it is gone."""
+        status, pod = api.get("pod", "-n", self.namespace, self.pods[node])
+        return pod if status == 200 else {}
 
     def end(self, number: int | None) -> int:
         """Send a signal, or close stdin; the exit code. What it said is in `said`."""
@@ -96,7 +96,7 @@ class Live:
 
     def exists(self) -> bool:
         """Whether its namespace is there."""
-        return self.lab.kubectl("get", "namespace", self.namespace).returncode == 0
+        return api.get("namespace", self.namespace)[0] == 200
 
 
 @contextmanager
@@ -167,19 +167,19 @@ def test_after_a_killed_client_the_pod_ends_and_cleanup_removes_the_rest(
         ends(live)
         wait_until(lambda: live.pod("node1")["status"]["phase"] == "Succeeded", 30)
 
-        done = our_lab.kubectl("ebpfnet", "cleanup", live.namespace, "--dry-run=client")
+        done = our_lab.ebpfnet("cleanup", live.namespace, "--dry-run=client")
         assert done.returncode == 0, done.stderr
         assert f"namespace/{live.namespace} (node pods: 1, " in done.stdout
         assert done.stdout.endswith("removed (dry run)\n")
         assert live.exists()
 
-        done = our_lab.kubectl("ebpfnet", "cleanup", live.namespace)
+        done = our_lab.ebpfnet("cleanup", live.namespace)
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.startswith(f"namespace/{live.namespace} (node pods: 1, ")
         assert done.stdout.endswith(") removed\n")
         assert live.pod("node1") == {}
         wait_until(lambda: not live.exists(), 30)
-        done = our_lab.kubectl("ebpfnet", "cleanup", live.namespace)
+        done = our_lab.ebpfnet("cleanup", live.namespace)
         nothing = f"No leftovers of any run found in namespace {live.namespace}.\n"
         assert (done.returncode, done.stdout) == (0, nothing)
 
@@ -319,7 +319,7 @@ def test_kept_pods_are_found_by_the_next_run(our_lab: Lab) -> None:
         assert nodes.count("node2") == 1
         if live.namespace in found.stdout:  # somebody else may keep one there as well
             assert f"node2 {live.namespace}" in found.stdout
-        done = our_lab.kubectl("ebpfnet", "cleanup", live.namespace, "-o", "json")
+        done = our_lab.ebpfnet("cleanup", live.namespace, "-o", "json")
         [item] = json.loads(done.stdout)["items"]
         assert (item["name"], item["removed"], item["pods"]) == (live.namespace, True, ["node-1"])
         ends(live, "node2", 5)
@@ -422,7 +422,7 @@ def test_the_documented_rights_are_enough(our_lab: Lab) -> None:
         assert live.end(None) == 0
         assert live.said == ""
         assert live.pod("node1") == {}
-        done = our_lab.kubectl("ebpfnet", "cleanup", live.namespace, f"--as={user}")
+        done = our_lab.ebpfnet("cleanup", live.namespace, f"--as={user}")
         assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -446,7 +446,7 @@ def test_a_pull_secret_is_copied_and_goes_with_the_run(our_lab: Lab) -> None:
 
 
 def test_who_may_not_clean_up_is_told_the_verb(our_lab: Lab) -> None:
-    done = our_lab.kubectl("ebpfnet", "cleanup", "--yes", kubeconfig=NOBODY_CONFIG)
+    done = our_lab.ebpfnet("cleanup", "--yes", kubeconfig=NOBODY_CONFIG)
     assert (done.returncode, done.stdout) == (1, "")
     assert "error: this user may not list namespaces\n" in done.stderr
     assert 'verb "list" on "namespaces"' in done.stderr

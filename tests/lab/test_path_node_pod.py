@@ -131,14 +131,14 @@ def test_a_capture_by_node_pods_is_explained_as_the_cluster_is(
     our_lab: Lab, by_pod: Callable[..., Answer], tmp_path: Path
 ) -> None:
     file = str(tmp_path / "case.zip")
-    words = ("ebpfnet", "capture", "-o", file, "pod/client", "pod/client2", "--node-access", "pod")
-    done = our_lab.kubectl(*words)
+    words = ("capture", "-o", file, "pod/client", "pod/client2", "--node-access", "pod")
+    done = our_lab.ebpfnet(*words)
     assert done.returncode == 0, done.stderr
     stored = path(our_lab, "pod/client", "pod/client2:80", "--from", file)
     assert said(stored) == said(by_pod("pod/client", "pod/client2:80"))
     assert (stored.code, stored.hops[-1]["kind"]) == (3, "socket")  # nothing listens there
     redacted = str(tmp_path / "shared.zip")
-    done = our_lab.kubectl(*words[:3], redacted, *words[4:], "--redact")
+    done = our_lab.ebpfnet(*words[:2], redacted, *words[3:], "--redact")
     assert done.returncode == 0, done.stderr
     with zipfile.ZipFile(redacted) as archive:
         text = b"".join(archive.read(name) for name in archive.namelist())
@@ -184,7 +184,7 @@ def test_without_agents_a_node_pod_is_deployed_and_said_so(our_lab: Lab) -> None
     our_lab.run("client", *FETCH, f"http://{WORLD_ADDRESS}/")
     before = said(path(our_lab, "pod/client", WORLD, "--node-access", "agent"))
     # Kept node pods would be taken instead.
-    assert our_lab.kubectl("ebpfnet", "cleanup", "--yes").returncode == 0
+    assert our_lab.ebpfnet("cleanup", "--yes").returncode == 0
     with no_agents(our_lab):
         our_lab.run("client", *FETCH, f"http://{WORLD_ADDRESS}/")
         asked = path(our_lab, "pod/client", WORLD)

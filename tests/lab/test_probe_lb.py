@@ -51,7 +51,7 @@ def _kept(lab: Lab) -> Iterator[None]:
         probed(lab, LOCAL)
     yield
     if lab.ours:
-        lab.kubectl("ebpfnet", "cleanup", "--yes")
+        lab.ebpfnet("cleanup", "--yes")
 
 
 def probed(lab: Lab, service: str, *words: str) -> tuple[int, dict[str, Any]]:
@@ -206,7 +206,7 @@ def test_both_policies_on_copies_which_are_gone_afterwards(our_lab: Lab, service
 
 @beside
 def test_a_plan_deploys_nothing(our_lab: Lab) -> None:
-    done = our_lab.kubectl("ebpfnet", "probe-lb", LOCAL, "--dry-run=client")
+    done = our_lab.ebpfnet("probe-lb", LOCAL, "--dry-run=client")
     assert (done.returncode, done.stderr) == (0, "")
     assert "yes, preserved" in done.stdout
     assert "not tried" in done.stdout
@@ -358,8 +358,8 @@ def test_strict_rp_filter_is_named_as_a_cause(our_lab: Lab) -> None:
 
 
 def test_who_may_not_deploy_is_told_the_verb(our_lab: Lab, sre: Any) -> None:
-    done = our_lab.kubectl("ebpfnet", "cleanup", "--yes")
+    done = our_lab.ebpfnet("cleanup", "--yes")
     assert done.returncode == 0, done.stderr
-    done = our_lab.kubectl("ebpfnet", "probe-lb", LOCAL, "--exit-code", kubeconfig=sre)
+    done = our_lab.ebpfnet("probe-lb", LOCAL, "--exit-code", kubeconfig=sre)
     assert (done.returncode, done.stdout) == (1, "")
     assert "no probe was sent: no node pod: this user may not create namespaces" in done.stderr

@@ -1,17 +1,29 @@
-"""The lab's API server in plain JSON over HTTP, as much of it as the lab's daemon needs."""
+"""The API server in plain JSON over HTTP, as much of it as the lab and its tests need."""
 
 from __future__ import annotations
 
+import argparse
 import http.client
 import json
 import ssl
 import threading
 import time
 from typing import Any
+from urllib.parse import urlencode
 
 from tests.lab.cluster.config import ADMIN_CONFIG, BRIDGE_ADDRESS, STATE
 
 Object = dict[str, Any]
+_GROUPS = {
+    "/api/v1": "endpoints namespaces nodes pods secrets serviceaccounts services",
+    "/apis/apps/v1": "daemonsets",
+    "/apis/cilium.io/v2": "ciliumendpoints ciliumnodes",
+    "/apis/discovery.k8s.io/v1beta1": "endpointslices",
+}
+_AT = {kind: group for group, kinds in _GROUPS.items() for kind in kinds.split()}
+"""Where the API server has each kind."""
+_OF_NO_NAMESPACE = ("namespaces", "nodes", "ciliumnodes")
+_MINE = threading.local()
 
 
 class Api:
@@ -60,3 +72,36 @@ class Api:
                     changed.set()
             except (OSError, http.client.HTTPException):
                 time.sleep(1)
+
+
+def get(*words: str) -> tuple[int, Object]:
+    """Status and document of what `kubectl get` would ask for, by the connection of this thread."""
+    made = ADMIN_CONFIG.stat().st_mtime_ns  # another lab has other tokens
+    if getattr(_MINE, "made", 0) != made:
+        _MINE.api, _MINE.made = Api(), made
+    try:
+        return _MINE.api.ask("GET", path(*words))  # type: ignore[no-any-return]
+    except (OSError, http.client.HTTPException):  # the server has closed it meanwhile
+        return _MINE.api.ask("GET", path(*words))  # type: ignore[no-any-return]
+
+
+def path(*words: str) -> str:
+    """The path of what `kubectl get` would ask for by these words.
+
+    Raises:
+        StopIteration: a kind that is not in the table above.
+    """
+    parser = argparse.ArgumentParser()
+    parser.add_argument("kind")
+    parser.add_argument("name", nargs="?", default="")
+    parser.add_argument("-n", default="default")
+    parser.add_argument("-A", action="store_true")
+    parser.add_argument("-l", dest="labelSelector")
+    parser.add_argument("--field-selector", dest="fieldSelector")
+    asked = vars(parser.parse_intermixed_args(words))
+    kind = next(each for each in (asked["kind"], asked["kind"] + "s") if each in _AT)
+    inside = f"/namespaces/{asked['n']}" if not asked["A"] and kind not in _OF_NO_NAMESPACE else ""
+    name = f"/{asked['name']}" if asked["name"] else ""
+    selected = {key: asked[key] for key in ("labelSelector", "fieldSelector") if asked[key]}
+    query = f"?{urlencode(selected)}" if selected else ""
+    return f"{_AT[kind]}{inside}/{kind}{name}{query}"

@@ -144,11 +144,11 @@ def pod_of_our_own(
 @contextmanager
 def kept_node_pods(lab: Lab, *destinations: str) -> Iterator[None]:
     """Node pods on the nodes between pod/client and these, which later questions find and use."""
-    lab.kubectl("ebpfnet", "cleanup", "--yes")  # what somebody kept would be asked instead
+    lab.ebpfnet("cleanup", "--yes")  # what somebody kept would be asked instead
     namespaces: set[str] = set()
     for there in destinations:
         words = ("path", "pod/client", there, "--node-access", "pod", "--keep")
-        done = lab.kubectl("ebpfnet", *words)
+        done = lab.ebpfnet(*words)
         assert done.returncode in (0, 3), done.stderr  # 3: nothing listens there
         namespaces |= set(re.findall(r"in namespace (ebpfnet-[0-9a-f]+)", done.stderr))
     assert namespaces, done.stderr
