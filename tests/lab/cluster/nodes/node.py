@@ -122,6 +122,7 @@ healthzBindAddress: {node.address}
 syncFrequency: 1s
 fileCheckFrequency: 5s
 nodeStatusUpdateFrequency: 1s
+nodeStatusReportFrequency: 1m
 imageGCHighThresholdPercent: 100
 evictionHard: {{memory.available: "0%", nodefs.available: "0%", imagefs.available: "0%"}}
 clusterDomain: cluster.local
