@@ -80,8 +80,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Rows:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than processors: kernel tests wait half of their time."""
-    return (os.cpu_count() or 1) + 1
+    """Two more than processors: kernel tests wait half of their time, others a sixth."""
+    return (os.cpu_count() or 1) + 2
 
 
 @pytest.fixture(autouse=True, scope="module")
