@@ -29,6 +29,8 @@ from tests.lab.cluster.tools import forked
 from tests.lab.cluster.tools.forked import Program
 from tests.lab.cluster.tools.side_by_side import SideBySide
 
+ENVIRONMENT = dict(os.environ)
+"""Of pytest, as it was: it changes while threads of tests side by side would read it."""
 PATIENCE = 30 * 60
 """Seconds for one test: the first may have to build Kubernetes."""
 
@@ -50,8 +52,8 @@ class Lab:
 
     def env(self, kubeconfig: Path | None = None) -> Mapping[str, str]:
         """An environment with this cluster's KUBECONFIG and our plugin on PATH."""
-        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        return {**os.environ, "KUBECONFIG": str(kubeconfig or self.kubeconfig), "PATH": path}
+        path = f"{Path(sys.executable).parent}:{ENVIRONMENT['PATH']}"
+        return {**ENVIRONMENT, "KUBECONFIG": str(kubeconfig or self.kubeconfig), "PATH": path}
 
     def kubectl(
         self, *words: str, kubeconfig: Path | None = None, stdin: str = "", timeout: float = 60
