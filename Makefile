@@ -62,8 +62,9 @@ test-newer: ## what depends on Python on Debian 13, whose Python is 3.13 (root, 
 	  PYTEST_ADDOPTS='tests/capture tests/model tests/node tests/render'"
 
 fuzz: venv ## every test that hypothesis feeds, with many examples, others each time: minutes
-	$(BIN)/python -m pytest $(BESIDE) --timeout=3600 --hypothesis-profile=fuzz -m hypothesis
-	EVERY_VARIANT=1 $(BIN)/python -m pytest $(BESIDE) --timeout=3600 tests/explain/path/test_undecidable.py
+	EVERY_VARIANT=1 $(BIN)/python -m pytest $(BESIDE) --timeout=3600 --hypothesis-profile=fuzz -m hypothesis
+	EVERY_VARIANT=1 $(BIN)/python -m pytest $(BESIDE) --timeout=3600 tests/explain/path/test_undecidable.py \
+	  tests/explain/path/test_any_bundle.py
 
 KERNELS ?= 5.10 6.1 6.12
 kernels: venv ## other kernels, in virtual machines: KERNELS=6.12 for one (qemu; half a minute each)
