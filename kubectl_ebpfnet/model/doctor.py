@@ -252,8 +252,8 @@ class NodeCheck:
         agent_problem: why none ran.
         tools: of TOOL_NAMES (model/catalogue.py) that are in the agent's image.
         missing_tools: that are not; what was not looked for is in neither.
-        node_pod: `kept` or `deployed`; `shell` for commands that somebody ran on the node (in a
-            capture); "" for none.
+        node_pod: `installed`, `kept` or `deployed`; `shell` for commands that somebody ran on the
+            node (in a capture); "" for none.
         node_pod_problem: why it did not answer, or could not be deployed.
         kernel: what the kernel says of itself, by a node pod.
         kernel_release: uname -r, by a node pod or by the Node object; "" where neither is known.

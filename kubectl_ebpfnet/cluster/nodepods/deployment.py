@@ -27,6 +27,7 @@ from kubectl_ebpfnet.cluster.nodepods.manifest import (
     NodePodOptions,
     Run,
 )
+from kubectl_ebpfnet.cluster.nodepods.sides import packed
 from kubectl_ebpfnet.cluster.nodepods.status import (
     POLL_SECONDS,
     Snapshot,
@@ -110,6 +111,8 @@ class Deployment:
         """
         if self._namespace is None:
             self._pool.start(partial(leftovers.sweep, self._api))
+            if self._options.image != DEFAULT_IMAGE:
+                self._pool.start(packed)  # it will be needed: 0.15 s, while the pods start
             self._namespace = self._pool.start(self._create_namespace, self._calls)
         try:
             self._namespace.result(seconds)

@@ -20,7 +20,7 @@ class DoctorContext:
     Attributes:
         agents: Cilium's agent pods, by node.
         records: the records of each place; there may be thousands of places.
-        kept: nodes with a node pod that an earlier run kept.
+        standing: who let the node pod of a node stay, by node: `kept` or `installed`.
         nodes: the API's objects, by name.
     """
 
@@ -30,7 +30,7 @@ class DoctorContext:
     cilium: CiliumFound
     agents: Mapping[str, Pod]
     records: Mapping[Place, Sequence[Record]]
-    kept: frozenset[str]
+    standing: Mapping[str, str]
     nodes: Mapping[str, Node]
 
     @property

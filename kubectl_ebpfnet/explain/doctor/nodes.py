@@ -29,7 +29,8 @@ from kubectl_ebpfnet.model.protocol.questions import PROGRAM
 from kubectl_ebpfnet.model.untrusted import integer
 
 _NOT_FOUND = 127
-_KEPT_LABEL = ("ebpfnet.dev/keep", "true")  # cluster/nodepods/manifest.py
+_LABELS = {"ebpfnet.dev/keep": "kept", "ebpfnet.dev/node-pod": "installed"}
+"""Label of a node pod that stays, and who let it: kept ones have both."""
 _FILE = "docs/rbac.yaml"
 _ASKED = frozenset(argv for fact in q.FACTS if Need.DOCTOR in fact.need for argv in fact.answers)
 _LATE = "that --timeout allows"  # collect/deadline.py
@@ -55,7 +56,7 @@ def check(name: str, context: DoctorContext) -> NodeCheck:
         agent_problem="" if ran else _problem(by_agent),
         tools=tools,
         missing_tools=missing,
-        node_pod=_node_pod(name in context.kept, by_pod) if there else "",
+        node_pod=_node_pod(context.standing.get(name, "deployed"), by_pod) if there else "",
         node_pod_problem="" if there else _problem(by_pod),
         kernel=kernel,
         kernel_release=kernel.release if kernel else node.kernel if node else "",
@@ -84,17 +85,20 @@ def _problem(records: Sequence[Record]) -> str:
     return next((r.why_not() for r in records if not r.ran), "")
 
 
-def _node_pod(kept: bool, records: Sequence[Record]) -> str:
+def _node_pod(origin: str, records: Sequence[Record]) -> str:
     if not any(record.argv[0] == PROGRAM for record in records):
         return "shell"  # somebody's commands, in a capture
-    return "kept" if kept else "deployed"
+    return origin
 
 
-def kept_on(pods: Iterable[Pod]) -> frozenset[str]:
-    """Return the nodes with a node pod that an earlier run kept."""
-    return frozenset(
-        pod.node for pod in pods if pod.label(_KEPT_LABEL[0]) == _KEPT_LABEL[1] and pod.node
-    )
+def standing_on(pods: Iterable[Pod]) -> Mapping[str, str]:
+    """Return who let the node pod of a node stay, by node: `kept` by a run, or `installed`."""
+    found: dict[str, str] = {}
+    for pod in pods:
+        origins = [origin for label, origin in _LABELS.items() if pod.label(label) == "true"]
+        if pod.node and origins:
+            found[pod.node] = origins[0]
+    return found
 
 
 def _tools(

@@ -14,10 +14,10 @@ from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.explain.doctor.context import DoctorContext
 from kubectl_ebpfnet.explain.doctor.nodes import (
     check,
-    kept_on,
     needs_create,
     reaches,
     runs,
+    standing_on,
 )
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
@@ -55,8 +55,8 @@ def examine(bundle: Bundle) -> Checkup:
     agents = cluster.index.agents
     cilium = _cilium(cluster, agents, records)
     by_name = {node.name: node for node in cluster.kube.nodes}
-    kept = kept_on(cluster.kube.pods)
-    context = DoctorContext(cluster, connection, rights, cilium, agents, records, kept, by_name)
+    standing = standing_on(cluster.kube.pods)
+    context = DoctorContext(cluster, connection, rights, cilium, agents, records, standing, by_name)
     live = bool(connection.server)
     names = cluster.node_names if live else _asked(bundle)
     nodes = tuple(check(name, context) for name in names)

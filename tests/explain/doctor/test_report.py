@@ -176,7 +176,7 @@ def test_the_rights_are_those_of_the_documents(file: str, role: str, uses: str) 
 
 
 def test_labels_are_those_of_the_cluster_room() -> None:
-    assert doctor_nodes._KEPT_LABEL == (manifest.KEEP, "true")
+    assert doctor_nodes._LABELS == {manifest.KEEP: "kept", manifest.STANDING: "installed"}
 
 
 def test_rights_that_hold_in_a_namespace_alone() -> None:
@@ -303,16 +303,23 @@ def test_a_cluster_without_cilium() -> None:
     assert what.startswith("no Cilium agent runs in this cluster; no node pod can be deployed")
 
 
-def test_a_kept_node_pod_answers_before_the_agent() -> None:
+@pytest.mark.parametrize(
+    ("labels", "origin"),
+    [(("node-pod", "keep"), "kept"), (("node-pod",), "installed"), ((), "deployed")],
+)
+def test_a_node_pod_that_is_there_answers_before_the_agent(
+    labels: tuple[str, ...], origin: str
+) -> None:
+    marked = {f"ebpfnet.dev/{label}": "true" for label in labels}
     pod = {
         "kind": "Pod",
-        "metadata": {"name": "x", "namespace": "e", "labels": {"ebpfnet.dev/keep": "true"}},
+        "metadata": {"name": "x", "namespace": "e", "labels": marked},
         "spec": {"nodeName": "n2"},
     }
     kept = listed(("get", "pods", "-A", "-l", "kept"), pod)
     report = two(*answering("n2"), kept, by_node_pod("n2"), agent2="")
     (n2,) = (each for each in report.nodes if each.name == "n2")
-    assert (n2.by, n2.node_pod, n2.agent_exec) == ("node pod", "kept", True)
+    assert (n2.by, n2.node_pod, n2.agent_exec) == ("node pod", origin, True)
     assert n2.kernel is not None
     assert (n2.kernel.release, n2.kernel.bpf_stats) == ("6.12.1", False)
     assert set(levels(report, "n2").values()) == {"full"}
