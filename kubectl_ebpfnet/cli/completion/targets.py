@@ -60,6 +60,7 @@ _PLACES: dict[str, tuple[Target, ...]] = {
     "flows": (_POD_OR_NODE,),
     "programs": (_POD_OR_NODE,),
     "netkat": (NODE,),
+    "node-pods": (NODE,),
     "probe-lb": (SERVICE,),
 }
 

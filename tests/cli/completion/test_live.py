@@ -51,6 +51,7 @@ def table(*cells: str) -> Reply:
          ["sts/client", "sts/client1"]),
         (["path", "job/"], "/apis/batch/v1/namespaces/shop/jobs", ["job/client", "job/client1"]),
         (["netkat", "node/"], "/api/v1/nodes", ["node/client", "node/client1"]),
+        (["node-pods", "node/"], "/api/v1/nodes", ["node/client", "node/client1"]),
         (["path", "pod/x", "svc/"], f"{NAMESPACE}/services", ["svc/client", "svc/client1"]),
         (["path", "--to-namespace", "cl"], "/api/v1/namespaces", ["client", "client1"]),
     ],

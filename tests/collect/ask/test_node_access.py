@@ -1,0 +1,86 @@
+"""Who answers for a node; who is asked before a node pod is deployed, and when."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from kubectl_ebpfnet.cluster.client.session import ConnectionOptions, Session
+from kubectl_ebpfnet.collect.ask.access import Mode, NodeAccess
+from kubectl_ebpfnet.collect.ask.node_access import NodeAnswerers
+from kubectl_ebpfnet.collect.ask.node_pod import NodePodExec
+from kubectl_ebpfnet.collect.deadline import Deadline
+from kubectl_ebpfnet.model.evidence import Record
+from tests.cluster.fake_api_server import FakeApiServer, Reply, Seen
+from tests.cluster.fake_cluster import FakeCluster
+
+
+@pytest.fixture
+def cluster() -> Iterator[FakeCluster]:
+    server = FakeApiServer()
+    one = FakeCluster(server)
+
+    def reviews(seen: Seen) -> Reply | None:
+        asked = seen.path.endswith("/selfsubjectaccessreviews")
+        return Reply(201, {"status": {"allowed": True}}) if asked else None
+
+    one.refuses = reviews
+    yield one
+    server.close()
+
+
+@pytest.fixture
+def session(cluster: FakeCluster) -> Iterator[Session]:
+    with Session.open(ConnectionOptions(server=cluster.server.url)) as one:
+        yield one
+
+
+def test_who_does_not_agree_gets_no_node_pod_and_is_asked_once(
+    cluster: FakeCluster, session: Session
+) -> None:
+    asked: list[str] = []
+
+    def agree(question: str) -> str:
+        asked.append(question)
+        time.sleep(0.3)  # somebody thinks about it
+        return "not wanted"
+
+    said: list[str] = []
+    deadline = Deadline(5)
+    with NodeAnswerers(session, NodeAccess(Mode.AUTO, agree=agree), said.append) as answerers:
+        answerers.set_available({}, "", {})
+        left = deadline.left or 0
+        found = answerers.for_nodes(["n1"], deadline)["n1"]
+        assert (deadline.left or 0) > left - 0.25  # that time is not the run's
+        again = answerers.for_nodes(["n2"], deadline)["n2"]
+    for record in (found, again):
+        assert isinstance(record, Record)
+        assert record.error == "no node pod: not wanted"
+    (question,) = asked
+    assert question.startswith("no Cilium agent runs there: deploy a node pod on n1 (image ")
+    assert question.endswith(" for this run?")
+    assert said == []
+    assert cluster.below("namespaces") == []
+
+
+@pytest.mark.parametrize("mode", [Mode.AUTO, Mode.POD])
+def test_who_agrees_or_asked_for_it_gets_one(
+    cluster: FakeCluster, session: Session, mode: Mode
+) -> None:
+    asked: list[str] = []
+
+    def agree(question: str) -> str:
+        asked.append(question)
+        return ""
+
+    said: list[str] = []
+    with NodeAnswerers(session, NodeAccess(mode, agree=agree), said.append) as answerers:
+        answerers.set_available({}, "", {})
+        found = answerers.for_nodes(["n1"], Deadline(20))["n1"]
+        assert isinstance(found, NodePodExec)
+        assert found.wait(Deadline(20)).node == "n1"
+        answerers.for_nodes(["n2"], Deadline(20))
+    assert len(asked) == (mode is Mode.AUTO)
+    assert ["deploying a node pod on n1" in said[0], len(said)] == [True, 2]
