@@ -12,7 +12,7 @@ from dataclasses import field, replace
 from typing import Any
 
 from kubectl_ebpfnet.explain.flows.join import Join
-from kubectl_ebpfnet.explain.flows.match import no_snat_map
+from kubectl_ebpfnet.explain.flows.notes import no_snat_map
 from kubectl_ebpfnet.explain.views.answer import FactLine
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.node import NodeView, expanded

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kubectl_ebpfnet.explain.kernel.routing import Decision, RoutingTables, decide
+from kubectl_ebpfnet.explain.kernel.decision import Decision, RoutingTables
+from kubectl_ebpfnet.explain.kernel.routing import decide
 from kubectl_ebpfnet.explain.kernel.rule_match import RoutedPacket
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kubectl_ebpfnet.explain.kernel.decision import RoutingTables
 from kubectl_ebpfnet.explain.kernel.devices import vrf_of
-from kubectl_ebpfnet.explain.kernel.routing import RoutingTables
 from kubectl_ebpfnet.explain.kernel.rule_match import RoutedPacket
 from kubectl_ebpfnet.explain.views.answer import Answer
 from kubectl_ebpfnet.explain.views.netns import PodNetns

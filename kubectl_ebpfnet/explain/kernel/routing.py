@@ -15,10 +15,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from ipaddress import ip_network
 
+from kubectl_ebpfnet.explain.kernel.decision import (
+    USUAL_TABLES,
+    Decision,
+    RoutingTables,
+    describe,
+    prefix,
+)
 from kubectl_ebpfnet.explain.kernel.rule_match import RoutedPacket, rule_text, selects
-from kubectl_ebpfnet.model.dataclass import dataclass
-from kubectl_ebpfnet.model.kernel import FibAnswer, Neighbour, Route, Rule
-from kubectl_ebpfnet.model.net import UDP, Address
+from kubectl_ebpfnet.model.kernel import FibAnswer, Route, Rule
+from kubectl_ebpfnet.model.net import UDP
 
 DEFAULT_RULES = (Rule(0, "local"), Rule(32766, "main"), Rule(32767, "default"))
 """The rules of a new namespace."""
@@ -27,63 +33,7 @@ _OF_VRFS = Rule(1000, "", action="l3mdev")
 """The rule that the first VRF of a namespace adds (drivers/net/vrf.c)."""
 
 REFUSING = frozenset({"blackhole", "unreachable", "prohibit"})
-_USUAL_TABLES = frozenset({"local", "main", "default"})
 _LOOK_UP = "lookup"
-_FAILED = frozenset({"FAILED", "INCOMPLETE"})
-
-
-@dataclass(frozen=True, slots=True)
-class RoutingTables:
-    """What is known of a namespace's routing, of one IP version.
-
-    Attributes:
-        rules: None for the three default rules.
-        routes: of every table that was listed.
-        listed: names of the tables that were listed; None for all.
-        own: addresses of the namespace, which stand for the table `local` where it was not listed.
-        not_read: why the rules are not known, "" where they are.
-    """
-
-    rules: Sequence[Rule] | None
-    routes: Sequence[Route]
-    listed: frozenset[str] | None = None
-    own: frozenset[Address] = frozenset()
-    not_read: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """The result of a routing look-up.
-
-    Attributes:
-        route: the route that was taken, None when there is none.
-        rule: the rule that led to it, None when rules were not read.
-        refused: why the packet is refused here, "" when it is not.
-        differs: the tables' result where the kernel's own answer differs from it, else "".
-        next_hops: every usable next hop of the route, the first of which is `route`.
-        undecided: the rule or table that may lead elsewhere, "" when nothing may. `route` is then
-            the one that is taken if it does not; None where a table must have been read to tell.
-    """
-
-    route: Route | None
-    rule: Rule | None = None
-    refused: str = ""
-    differs: str = ""
-    next_hops: tuple[Route, ...] = ()
-    undecided: str = ""
-
-    @property
-    def local(self) -> bool:
-        """Whether the packet is delivered in this namespace."""
-        return self.route is not None and self.route.type == "local"
-
-    @property
-    def ends_at(self) -> object:
-        """What decisions have in common that do the same to the packet."""
-        if self.refused:
-            return "refused"
-        hops = self.next_hops or ((self.route,) if self.route else ())
-        return frozenset((h.gateway, h.device, h.type, h.mtu, h.preferred_source) for h in hops)
 
 
 def decide(tables: RoutingTables, packet: RoutedPacket) -> Decision:
@@ -209,9 +159,9 @@ def _by(rule: Rule, hops: tuple[Route, ...], passed: _Possible) -> _Possible:
     if route.type == "throw":
         return passed
     where = f"table {route.table}, which {rule_text(rule)} looks up"
-    usual = route.table in _USUAL_TABLES and rule.table == route.table
+    usual = route.table in USUAL_TABLES and rule.table == route.table
     if route.type in REFUSING:
-        refused = f"{_prefix(route)} is {route.type}"
+        refused = f"{prefix(route)} is {route.type}"
         refused = f"the route {refused}" if usual else f"the route {refused} in {where}"
         return [(Decision(route, rule, refused), "")]
     if rule.suppress_prefix is not None and route.destination.prefixlen <= rule.suppress_prefix:
@@ -223,7 +173,7 @@ def _by(rule: Rule, hops: tuple[Route, ...], passed: _Possible) -> _Possible:
         why = f"the device group of {route.device} is not known, which {rule_text(rule)} looks at"
         return _merged([(decision, "")], [(each, w or why) for each, w in passed])
     what = f"a route of type {route.type}" if route.device else "a next hop that is not shown"
-    reason = f"{_prefix(route)} of table {route.table} has {what}"
+    reason = f"{prefix(route)} of table {route.table} has {what}"
     return [(Decision(None, rule, undecided=reason), "")]
 
 
@@ -325,65 +275,7 @@ def _same_to_rules(tables: RoutingTables, packet: RoutedPacket) -> bool:
     return True
 
 
-def describe(route: Route) -> str:
-    """Return a route in iproute2's words, short."""
-    words = [_prefix(route)]
-    if route.type not in ("unicast", "local"):
-        words.insert(0, route.type)
-    if route.gateway is not None:
-        words.append(f"via {route.gateway}")
-    if route.device:
-        words.append(f"dev {route.device}")
-    return " ".join(words)
-
-
-def describe_taken(decision: Decision) -> str:
-    """Return the route of a decision in words: which of several next hops, and by which rule, where
-    the table is none of the usual ones."""
-    assert decision.route is not None
-    words = describe(decision.route)
-    if len(decision.next_hops) > 1:
-        hops = ", ".join(
-            str(hop.gateway or "on the link")
-            + (f" dev {hop.device}" if hop.device != decision.route.device else "")
-            for hop in decision.next_hops
-        )
-        words += f", one of {len(decision.next_hops)} next hops ({hops})"
-    rule = decision.rule
-    return words + (f" by rule {rule.priority}" if rule and by_own_rule(decision) else "")
-
-
-def by_own_rule(decision: Decision) -> bool:
-    """Tell whether a rule that somebody added led to the route."""
-    rule = decision.rule
-    plain = rule is not None and rule_text(rule) == f"rule {rule.priority}"
-    return rule is not None and (rule.table not in _USUAL_TABLES or not plain)
-
-
-def _prefix(route: Route) -> str:
-    return str(route.destination) if route.destination.prefixlen else "default"
-
-
 def _result(decision: Decision) -> str:
     if decision.undecided or decision.refused:
         return decision.undecided or decision.refused
     return describe(decision.route) if decision.route else "nothing"
-
-
-def neighbour_of(
-    neighbours: Sequence[Neighbour], device: str, address: Address
-) -> Neighbour | None:
-    """Return the neighbour entry for an address on a device, or None.
-
-    Args:
-        neighbours: the table.
-        device: name of the device.
-        address: of the neighbour.
-    """
-    hits = (n for n in neighbours if n.address == address and n.device in (device, ""))
-    return next(hits, None)
-
-
-def unresolved(neighbour: Neighbour) -> bool:
-    """Tell whether the kernel asked for the neighbour's MAC and got no answer."""
-    return bool(_FAILED & set(neighbour.states)) and not neighbour.mac

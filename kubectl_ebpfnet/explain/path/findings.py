@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from kubectl_ebpfnet.errors import role_file
-from kubectl_ebpfnet.explain.flows.match import no_snat_map
+from kubectl_ebpfnet.explain.flows.notes import no_snat_map
 from kubectl_ebpfnet.explain.path import former_backends, from_inside
 from kubectl_ebpfnet.explain.path.endpoints import PathEnds
 from kubectl_ebpfnet.explain.views import cite

@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
-from kubectl_ebpfnet.explain.flows.match import notes
+from kubectl_ebpfnet.explain.flows.notes import notes
 from kubectl_ebpfnet.explain.path import (
     agent_behind,
     endpoints,

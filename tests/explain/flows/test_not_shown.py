@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from kubectl_ebpfnet.explain.flows.match import notes
+from kubectl_ebpfnet.explain.flows.notes import notes
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from tests.explain.flows.test_listing import EVERYTHING
 from tests.explain.path.node_pod_bundle import bundle

@@ -12,14 +12,14 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from kubectl_ebpfnet.explain.kernel import routing
-from kubectl_ebpfnet.explain.kernel.routing import (
+from kubectl_ebpfnet.explain.kernel.decision import (
     Decision,
     RoutingTables,
     describe,
     describe_taken,
-    unresolved,
-    with_kernel_answer,
 )
+from kubectl_ebpfnet.explain.kernel.neighbours import unresolved
+from kubectl_ebpfnet.explain.kernel.routing import with_kernel_answer
 from kubectl_ebpfnet.explain.kernel.rule_match import RoutedPacket
 from kubectl_ebpfnet.model.kernel import FibAnswer, Neighbour, Route, Rule
 from kubectl_ebpfnet.model.net import TCP, Address

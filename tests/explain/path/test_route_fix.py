@@ -6,7 +6,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from kubectl_ebpfnet.explain.kernel.routing import Decision
+from kubectl_ebpfnet.explain.kernel.decision import Decision
 from kubectl_ebpfnet.explain.path.stages.route_fix import delete_what_refuses
 from kubectl_ebpfnet.model.kernel import Route, Rule
 

@@ -13,8 +13,8 @@ from ipaddress import ip_address
 import pytest
 
 from kubectl_ebpfnet.explain.kernel import forwarding, routing
+from kubectl_ebpfnet.explain.kernel.decision import Decision
 from kubectl_ebpfnet.explain.kernel.namespace_routing import node_tables, packet_from_device
-from kubectl_ebpfnet.explain.kernel.routing import Decision
 from kubectl_ebpfnet.explain.views import records
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import islice
 
-from kubectl_ebpfnet.explain.flows.match import no_snat_map
+from kubectl_ebpfnet.explain.flows.notes import no_snat_map
 from kubectl_ebpfnet.explain.path import masquerade_address, snat_ports
 from kubectl_ebpfnet.explain.path.stages import endpoint_rows
 from kubectl_ebpfnet.explain.path.stages.masquerade import report_missing

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kubectl_ebpfnet.explain.kernel import routing
 from kubectl_ebpfnet.explain.kernel.context import Context
+from kubectl_ebpfnet.explain.kernel.decision import Decision
 from kubectl_ebpfnet.explain.path.endings import Destination
 from kubectl_ebpfnet.explain.path.stages import (
     destination_nat,
@@ -128,7 +128,7 @@ def _to_itself(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketSt
     return hooks.passes(walk, coming, node, "PREROUTING", ("raw", "mangle", "filter"), quiet=True)
 
 
-def _route(walk: PathBuilder, here: PacketState, node: NodeView) -> routing.Decision | None:
+def _route(walk: PathBuilder, here: PacketState, node: NodeView) -> Decision | None:
     """Decide by the packet's mark; say which rule of netfilter set it, where that counts."""
     flow, context = here.packet.flow, here.netfilter
     assert context is not None
@@ -157,7 +157,7 @@ def _mark_hop(walk: PathBuilder, here: PacketState, context: Context) -> None:
     )
 
 
-def _is_local(here: PacketState, node: NodeView, decision: routing.Decision) -> bool:
+def _is_local(here: PacketState, node: NodeView, decision: Decision) -> bool:
     return decision.local or here.packet.flow.destination in node.own_addresses
 
 
@@ -168,7 +168,7 @@ def _out(
     chain: str,
     tables: tuple[str, ...],
     device: str,
-    decision: routing.Decision,
+    decision: Decision,
 ) -> PacketState | None:
     """Pass FORWARD or OUTPUT, and mangle POSTROUTING, on the way to the egress device."""
     assert here.netfilter is not None

@@ -7,7 +7,7 @@ something between the nodes answers in the owner's name: a router with proxy ARP
 
 from __future__ import annotations
 
-from kubectl_ebpfnet.explain.kernel.routing import neighbour_of, unresolved
+from kubectl_ebpfnet.explain.kernel.neighbours import neighbour_of, unresolved
 from kubectl_ebpfnet.explain.path.stages.link_state import link_evidence
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
 from kubectl_ebpfnet.explain.views import cite

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from kubectl_ebpfnet.explain.kernel import routing
+from kubectl_ebpfnet.explain.kernel.decision import Decision, by_own_rule
 from kubectl_ebpfnet.explain.kernel.forwarding import Barrier
-from kubectl_ebpfnet.explain.kernel.routing import Decision
 from kubectl_ebpfnet.explain.path.stages.route_evidence import route_evidence
 from kubectl_ebpfnet.explain.path.stages.route_fix import delete_what_refuses
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
@@ -144,7 +143,7 @@ def drop_refused(
         answer: the kernel's own look-up, None where none is recorded.
     """
     version = destination.version
-    rule = decision.rule if routing.by_own_rule(decision) or decision.route is None else None
+    rule = decision.rule if by_own_rule(decision) or decision.route is None else None
     evidence = route_evidence(node, decision)
     if rule is not None:
         evidence += cite.of(node.rules(version).record, rule.span)

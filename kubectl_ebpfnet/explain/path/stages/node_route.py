@@ -13,13 +13,19 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kubectl_ebpfnet.explain.kernel import forwarding, routing
+from kubectl_ebpfnet.explain.kernel.decision import (
+    Decision,
+    RoutingTables,
+    by_own_rule,
+    describe,
+    describe_taken,
+)
 from kubectl_ebpfnet.explain.kernel.forwarding import Barrier
 from kubectl_ebpfnet.explain.kernel.namespace_routing import (
     node_tables,
     own_packet,
     packet_from_device,
 )
-from kubectl_ebpfnet.explain.kernel.routing import Decision, RoutingTables, describe
 from kubectl_ebpfnet.explain.kernel.rule_match import RoutedPacket
 from kubectl_ebpfnet.explain.path.stages import vrf
 from kubectl_ebpfnet.explain.path.stages.no_route import (
@@ -131,14 +137,14 @@ def route_hop(
     """
     assert decision.route is not None
     flow = here.packet.outer or here.packet.flow
-    rule = decision.rule if routing.by_own_rule(decision) else None
+    rule = decision.rule if by_own_rule(decision) else None
     version = flow.destination.version
     reason = decision.undecided or _apart(walk, decision)
     walk.hop(
         *place,
         here.node,
         HopKind.ROUTE,
-        before + routing.describe_taken(decision) + note,
+        before + describe_taken(decision) + note,
         State.UNKNOWN if reason else State.DERIVED,
         here.packet,
         route_evidence(node, decision)
@@ -148,7 +154,7 @@ def route_hop(
         reason=reason,
         decides=Decides.WAY,
         fix=fix_of(here, reason, flow.destination) if reason else None,
-        short=f"{before}{routing.describe_taken(decision)} (BPF host routing)" if by_bpf else "",
+        short=f"{before}{describe_taken(decision)} (BPF host routing)" if by_bpf else "",
     )
 
 

@@ -7,7 +7,7 @@ of the pod's host side device.
 
 from __future__ import annotations
 
-from kubectl_ebpfnet.explain.kernel.routing import neighbour_of, unresolved
+from kubectl_ebpfnet.explain.kernel.neighbours import neighbour_of, unresolved
 from kubectl_ebpfnet.explain.path.endings import Destination
 from kubectl_ebpfnet.explain.path.stages import listener, pod_rules, policy_names, size
 from kubectl_ebpfnet.explain.path.stages.foreign_programs import show_in_pod

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kubectl_ebpfnet.explain.kernel.namespace_routing import own_packet, pod_tables
-from kubectl_ebpfnet.explain.kernel.routing import (
+from kubectl_ebpfnet.explain.kernel.decision import (
     Decision,
     RoutingTables,
     by_own_rule,
-    decide,
     describe_taken,
-    with_kernel_answer,
 )
+from kubectl_ebpfnet.explain.kernel.namespace_routing import own_packet, pod_tables
+from kubectl_ebpfnet.explain.kernel.routing import decide, with_kernel_answer
 from kubectl_ebpfnet.explain.path.stages.route_fix import delete_what_refuses
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
 from kubectl_ebpfnet.explain.views import cite

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kubectl_ebpfnet.explain.kernel.routing import Decision
+from kubectl_ebpfnet.explain.kernel.decision import Decision
 from kubectl_ebpfnet.explain.path.state import PacketState
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView

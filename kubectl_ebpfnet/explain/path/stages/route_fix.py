@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kubectl_ebpfnet.explain.kernel.routing import Decision
+from kubectl_ebpfnet.explain.kernel.decision import Decision
 from kubectl_ebpfnet.model.kernel import Route
 from kubectl_ebpfnet.model.path import Fix
 

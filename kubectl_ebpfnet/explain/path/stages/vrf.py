@@ -11,9 +11,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kubectl_ebpfnet.explain.kernel import routing
+from kubectl_ebpfnet.explain.kernel.decision import Decision, RoutingTables, describe_taken
 from kubectl_ebpfnet.explain.kernel.devices import vrf_of
 from kubectl_ebpfnet.explain.kernel.namespace_routing import vrf_table
-from kubectl_ebpfnet.explain.kernel.routing import Decision, RoutingTables, describe_taken
 from kubectl_ebpfnet.explain.kernel.rule_match import RoutedPacket
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
 from kubectl_ebpfnet.explain.views import cite
