@@ -23,7 +23,8 @@ from kubectl_ebpfnet.node.netkat.redirect import clsact
 
 NODE = Path(kubectl_ebpfnet.node.__file__).parent
 ALONE = {
-    "server/zygote.py": "the first process of a node pod has one thread",
+    "server/first.py": "the first process of a node pod has one thread",
+    "server/zygote.py": "so has a node side, which it starts",
     "server/framed_session.py": "the process of an exec, before it has done anything",
     "netkat/exec.py": "netkat with --exec, before its capture starts a thread",
     "server/helper.py": "the process that answers questions: its threads are those of probes alone",
