@@ -16,9 +16,12 @@ from kubectl_ebpfnet.model.protocol.node_side import own_digest
 from tests.lab.cluster.config import NODES
 from tests.lab.cluster.image import images, plain_python
 from tests.lab.cluster.nodes.node import import_image
+from tests.lab.cluster.tools.live import objects
 from tests.lab.conftest import Lab, wait_until
+from tests.lab.test_path_users import EXECS, READER, role
 
 pytestmark = [pytest.mark.timeout(240)]
+EXEC_ALONE = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}, *EXECS]
 API = ("172.30.0.1", "6443")
 
 
@@ -58,7 +61,7 @@ def test_a_node_pod_that_is_installed_is_used_by_all_and_stays(
     """From a plain image: the first command brings what is needed, the next one finds it."""
     import_image(NODES[0], plain_python.debian_12(tmp_path))
     printed = our_lab.kubectl(
-        "ebpfnet", "node-pods", "--print-manifest", "node/node1", "-n", "ebpfnet-installed",
+        "ebpfnet", "node-pods", "--print-manifest", "node/node1",
         "--image", plain_python.DEBIAN_12,
     )  # fmt: skip
     assert printed.returncode == 0, printed.stderr
@@ -72,8 +75,14 @@ def test_a_node_pod_that_is_installed_is_used_by_all_and_stays(
             "ebpfnet", "path", "node/node1", "172.30.0.2", "-o", "json", "--timeout", "60s"
         )
         assert "deploying" not in answer.stderr
+        with objects(our_lab, *role("e2e-exec-alone", EXEC_ALONE, "ebpfnet")):
+            can = ("auth", "can-i", "create", "pods", "--subresource=exec")
+            may = (*can, "--as", READER, "-n", "ebpfnet")
+            wait_until(lambda: our_lab.kubectl(*may).returncode == 0)
+            _, code, said = netkat(our_lab, "--as", READER)
+            assert (code, said) == (0, "")
         shell = our_lab.kubectl(
-            "exec", "-n", "ebpfnet-installed", "ebpfnet-node1", "--",
+            "exec", "-n", "ebpfnet", "ebpfnet-node1", "--",
             "netkat", "-z", *API,
         )  # fmt: skip
         assert shell.returncode == 0, shell.stderr

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from kubectl_ebpfnet.cluster.client.session import Session
 from kubectl_ebpfnet.cluster.exec.pump import Limits
 from kubectl_ebpfnet.cluster.exec.run import exec_stream, no_such_program
@@ -9,7 +11,7 @@ from kubectl_ebpfnet.cluster.exec.target import Container
 from kubectl_ebpfnet.cluster.nodepods.sides import bring_argv, no_python, packed
 from kubectl_ebpfnet.errors import ClusterError, ExecError
 
-_MOST_BYTES = 64 << 10  # of what the program there says
+_MOST_BYTES = 64 << 10  # of what the program there says, which is a line
 _NO_PROGRAM = (126, 127)  # some runtimes say so by the exit code
 
 
@@ -25,15 +27,11 @@ def bring(session: Session, container: Container, limits: Limits) -> None:
         ClusterError: it could not be sent or unpacked.
     """
     data, said = packed(), bytearray()
-
-    def keep(piece: bytes) -> None:
-        said.extend(piece[: max(0, _MOST_BYTES - len(said))])
-
     argv = bring_argv(len(data))
     try:
         code = exec_stream(
-            session, container, argv, on_stdout=keep, on_stderr=keep, stdin=data,
-            reads_to_end=False, limits=limits,
+            session, container, argv, on_stdout=said.extend, on_stderr=said.extend, stdin=data,
+            reads_to_end=False, limits=replace(limits, max_bytes=_MOST_BYTES),
         )  # fmt: skip
     except ExecError as error:
         raise no_python(container) if no_such_program(error) else error from None

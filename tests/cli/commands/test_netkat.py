@@ -400,6 +400,7 @@ def test_a_pod_without_our_node_side_is_sent_it_first(cluster):
          "could not be sent to ebpfnet-RUN/node-1 (node): exit code 1: it cannot be unpacked"),
         (127, b"", "ebpfnet-RUN/node-1 (node) has no python3; the node side needs 3.11 or later"),
         (0, b"", "ebpfnet-RUN/node-1 (node): the node side that was sent does not start"),
+        (0, b"x" * (1 << 20), "more than 65536 bytes"),
     ],
 )  # fmt: skip
 def test_a_node_side_that_cannot_be_sent_is_said(cluster, code, words, why):
