@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 
 from tests.foreign.test_as_seen_on import PRELUDE
-from tests.lab.cluster.config import WORLD_ADDRESS
+from tests.lab.cluster.config import NODES, WORLD_ADDRESS
+from tests.lab.cluster.image import plain_python
 from tests.lab.cluster.kubectl import program
+from tests.lab.cluster.nodes.node import import_image
 from tests.lab.conftest import Lab
 from tests.release.made import installed, needs_archive
 
@@ -50,8 +52,14 @@ def test_path_by_kubectl(our_lab: Lab, bin_folder: Path) -> None:
 
 
 @needs_archive
-def test_netkat_by_kubectl(our_lab: Lab, bin_folder: Path) -> None:
-    argv = [program(), "ebpfnet", "netkat", "node/node1", WORLD_ADDRESS, "7777"]
+@pytest.mark.parametrize("image", ["ours", plain_python.DEBIAN_12])
+def test_netkat_by_kubectl(our_lab: Lab, bin_folder: Path, tmp_path: Path, image: str) -> None:
+    """From our image, and from one of Python alone, to which the archive sends its node side."""
+    flags = []
+    if image != "ours":
+        import_image(NODES[0], plain_python.debian_12(tmp_path))
+        flags = ["--image", image]
+    argv = [program(), "ebpfnet", "netkat", *flags, "node/node1", WORLD_ADDRESS, "7777"]
     done = subprocess.run(
         argv, env=environment(our_lab, bin_folder), input=b"there and back\n", capture_output=True,
         timeout=90, check=False,

@@ -42,6 +42,8 @@ def kubectl(folder: Path, *words: str, **variables: str) -> subprocess.Completed
         "--help",
         "path --help",
         "version",
+        "version -o json",
+        "node-pods --print-manifest",
         "path pod/client 1.1.1.1:80 --from demo",
         "path pod/client 1.1.1.1:7777 --from demo:dropped -o json",
         "path pod/client 1.1.1.1:7777 --from demo:unknown -o yaml",
