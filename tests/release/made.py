@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,24 @@ from tests.release import krew
 
 DIST = Path(__file__).parents[2] / "dist"
 ARCHIVE = DIST / archive_name(__version__, *this_platform())
+
+
+def _of_these_sources() -> bool:
+    """Tell whether the wheel beside the archive, of which that is made, has what stands here."""
+    wheels = list(DIST.glob("*.whl"))
+    if not ARCHIVE.exists() or len(wheels) != 1:
+        return False
+    with zipfile.ZipFile(wheels[0]) as wheel:
+        names = [name for name in wheel.namelist() if name.startswith("kubectl_ebpfnet/")]
+        return all(
+            (DIST.parent / name).is_file() and wheel.read(name) == (DIST.parent / name).read_bytes()
+            for name in names
+        )
+
+
 needs_archive = pytest.mark.skipif(
-    not ARCHIVE.exists(), reason="make dist was not run here (make dist-check does, and runs these)"
+    not _of_these_sources(),
+    reason="make dist was not run here, or for other sources (make dist-check does, and runs these)",
 )
 
 
