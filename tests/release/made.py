@@ -32,7 +32,7 @@ def _of_these_sources() -> bool:
 
 needs_archive = pytest.mark.skipif(
     not _of_these_sources(),
-    reason="make dist was not run here, or for other sources (make dist-check does, and runs these)",
+    reason="make dist was not run for these sources (make dist-check does, and runs these)",
 )
 
 
