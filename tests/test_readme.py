@@ -24,8 +24,8 @@ RECORDED = str(ROOT / "tests" / "scenarios" / "vxlan-kpr")
 DOCUMENTS = (README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
 FILE = re.compile(r"`([\w./-]+(?:/|\.(?:py|md|sh|toml)))`")
 ROOMS = ("kubectl_ebpfnet", "tests", "bench", "docs", "image")
-NOT_HERE = ("model/events.py", "node/trace/", "records/")
-"""Homes of what issues bring, which architecture.md decides; the folder in a capture."""
+NOT_HERE = ("model/events.py", "node/trace/", "records/", "dist/")
+"""Homes of what issues bring; the folder in a capture; what is built here."""
 COMMANDS = re.findall(r"^    kubectl ebpfnet ([^#|>\n]+)", README.read_text(), re.M)
 MAKE = re.compile(r"(?:^    |[`\"(]|^step \S+ )make (?:-s )?([a-z-]+)", re.M)
 EXAMPLE = re.compile(r"```console\n\$ (?P<command>[^\n]+)\n(?P<said>.*?)```\n", re.S)
