@@ -151,7 +151,7 @@ def by_node_side(flow: FlowFilter, env: dict[str, str] | None = None) -> float:
     }  # fmt: skip
     lines = json.dumps(request) + '\n{"end": true}\n'
     begun = time.perf_counter()
-    argv = ("-I", "-S", str(connect.__file__)) if env else ("-m", "kubectl_ebpfnet.node")
+    argv = ("-I", "-S", str(connect.__file__), "0") if env else ("-m", "kubectl_ebpfnet.node")
     done = subprocess.run((sys.executable, *argv), input=lines.encode(), env=env,
                           capture_output=True, check=True)  # fmt: skip
     spent = time.perf_counter() - begun
