@@ -199,6 +199,7 @@ def agent_pod(replay: ReplayCluster, node: str) -> str:
     [
         (to_service(None), "svc/web has several ports"),
         (to_service(81), "svc/web has no port 81"),
+        (to_service(30991), "svc/web has no port 30991"),
         (to_service(None, port_name="dns"), "svc/web has no port dns"),
         (to_service(80, protocol=17), "svc/web offers 80 by TCP alone"),
     ],
@@ -212,6 +213,26 @@ def test_what_a_service_refuses_asks_nobody(cluster: Opened, asked: PathRequest,
         looked(session, asked, timeout=50)
     assert refused.value.hint
     assert replay.execs == []
+
+
+@pytest.mark.parametrize(
+    ("number", "hint"),
+    [
+        (30991, "its ports are 80, 9090 (metrics); 30991 is the nodePort of 9090: node/NAME:30991"),
+        (8080, "its ports are 80, 9090 (metrics); 8080 is the targetPort of 80"),
+        (81, "its ports are 80, 9090 (metrics)"),
+    ],
+)
+def test_a_number_that_the_service_has_for_something_else_is_named(
+    cluster: Opened, number: int, hint: str
+) -> None:
+    session, replay = cluster("vxlan-kpr")
+    ports = replay.named("Service", "web")["spec"]["ports"]
+    ports[0]["targetPort"] = 8080
+    ports.append({**ports[0], "name": "metrics", "port": 9090, "nodePort": 30991, "targetPort": 1})
+    with pytest.raises(UsageError) as refused:
+        looked(session, to_service(number), timeout=50)
+    assert refused.value.hint == hint
 
 
 # --- many places ----------------------------------------------------------------------------------

@@ -124,3 +124,9 @@ def test_an_unknown_stands_only_where_the_records_do_not_decide() -> None:
     unknown = {(name, way) for name, way in CAPTURES if answer(name, way).verdict in UNKNOWN}
     needless = {pair for pair in unknown if UNKNOWN[0] not in FAULTS[pair[0]].verdicts}
     assert {name for name, _ in needless} <= {n for n, f in FAULTS.items() if f.lacks}, needless
+
+
+def test_a_refused_packet_does_not_just_arrive() -> None:
+    hop = next(hop for hop in answer("v08-wrong-targetport", "agent").hops if hop.drops)
+    assert hop.short == "it arrives, and is refused"
+    assert hop.summary.endswith(", and is refused")

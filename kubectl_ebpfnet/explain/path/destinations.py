@@ -118,12 +118,21 @@ def service_port(service: Service, request: PathRequest) -> ServicePort:
         )
     if not same:
         asked = request.port_name or request.port
-        raise UsageError(
-            f"svc/{service.name} has no port {asked}", hint=f"its ports are {offered or 'none'}"
-        )
+        hint = f"its ports are {offered or 'none'}{_another_kind_of_port(service, asked)}"
+        raise UsageError(f"svc/{service.name} has no port {asked}", hint=hint)
     raise UsageError(
         f"svc/{service.name} has several ports", hint=f"name one of {offered}: svc/{service.name}:…"
     )
+
+
+def _another_kind_of_port(service: Service, asked: str | int | None) -> str:
+    """Return what else of a Service has the number or name that was asked for, "" for nothing."""
+    for port in service.ports:
+        if asked and asked == port.node_port:
+            return f"; {asked} is the nodePort of {port.port}: node/NAME:{asked}"
+        if asked and str(asked) == port.target_port:
+            return f"; {asked} is the targetPort of {port.port}"
+    return ""
 
 
 def versions_of(request: PathRequest, source: Iterable[Address]) -> set[int]:

@@ -75,7 +75,7 @@ def decided(decision: Decision, ends: PathEnds, query: Path, cluster: ClusterVie
     if query.verdict is Verdict.DROPPED and query.fix is not None:
         text = query.fix.text
     fix = Fix(text, f"kubectl ebpfnet path {pod} {to}")
-    because = (decision.reason, *(query.because or (query.reason,)))
+    because = (decision.reason, *_of_the_query(server, of, query))
     decision = replace(
         decision, reason=f"{decision.reason}; {cause}", cause=cause, fix=fix, because=because
     )
@@ -88,6 +88,12 @@ def decided(decision: Decision, ends: PathEnds, query: Path, cluster: ClusterVie
         contradictions=query.contradictions,
         drop=query.drop,
     )
+
+
+def _of_the_query(server: Address, of: str, query: Path) -> tuple[str, ...]:
+    """Return the lines of a query's verdict, the first of which says whose they are."""
+    first, *rest = query.because or (query.reason,)
+    return (f"its query to {endpoint_text(server, DNS)}/UDP{of}: {first}", *rest)
 
 
 def is_cause(ends: PathEnds, query: Path) -> bool:

@@ -220,6 +220,11 @@ def _refused(walk: PathBuilder, attempt: Attempt) -> Decision:
     who = "the destination" if inside else "the destination, or a device on the way in its name,"
     by = f"{who} refuses it: {attempt.text}"
     last = walk.hops[-1]
+    if last.kind is HopKind.DELIVERY:  # its mark alone would contradict "it arrives"
+        there = "it arrives" if inside else "it leaves"
+        last = replace(
+            last, summary=f"{last.summary}, and is refused", short=f"{there}, and is refused"
+        )
     walk.hops[-1] = replace(
         last, state=State.OBSERVED, reason="", drops=True,
         evidence=last.evidence + attempt.evidence,

@@ -169,3 +169,12 @@ def test_masquerading_that_is_off_is_said_where_netfilter_is_passed_by_too() -> 
     assert "switched off (enable-ipv4-masquerade)" in said.detail
     inside = ask(changed(VXLAN, off), "client", "pod/web:8080")
     assert not any("without masquerading" in one.title for one in inside.findings)
+
+
+def test_what_the_native_routing_cidr_spares_is_no_fault_with_netfilter_either() -> None:
+    path = ask(changed(NATIVE), "client", "10.244.9.9:80")
+    assert nat_of(path) == [
+        "not masqueraded: 10.244.9.9 is in the native routing CIDR 10.244.0.0/16"
+    ]
+    assert path.verdict is Verdict.LEAVES
+    assert not any("without masquerading" in found.title for found in path.findings)

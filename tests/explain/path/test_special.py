@@ -181,6 +181,7 @@ def test_the_way_to_a_silent_nameserver_is_the_cause() -> None:
         "db was not resolved: nameserver 10.244.0.135 of pod default/client did not answer; "
         "DNS: 10.244.0.135:53/UDP: "
     )
+    assert path.because[1].startswith("its query to 10.244.0.135:53/UDP: ")
     assert path.fix is not None
     assert path.fix.command == ("kubectl ebpfnet path -n default pod/client 10.244.0.135:53/udp")
 

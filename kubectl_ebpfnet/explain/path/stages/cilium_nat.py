@@ -12,7 +12,7 @@ from itertools import islice
 from kubectl_ebpfnet.explain.flows.notes import no_snat_map
 from kubectl_ebpfnet.explain.path import masquerade_address, snat_ports
 from kubectl_ebpfnet.explain.path.stages import endpoint_rows
-from kubectl_ebpfnet.explain.path.stages.masquerade import report_missing
+from kubectl_ebpfnet.explain.path.stages.masquerade import in_native_cidr, report_missing
 from kubectl_ebpfnet.explain.path.stages.network_program import to_netdev_at
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
 from kubectl_ebpfnet.explain.views import cite
@@ -228,9 +228,8 @@ def _exemption(walk: PathBuilder, here: PacketState, node: NodeView) -> str:
 
 def _spared(walk: PathBuilder, node: NodeView, destination: Address) -> str:
     """Return why no pod is masqueraded to a destination; "" when pods are."""
-    for cidr in node.config.native_cidrs:
-        if destination in cidr:
-            return f"{destination} is in the native routing CIDR {cidr}"
+    if native := in_native_cidr(node, destination):
+        return native
     for prefix in node[q.IP_MASQ].facts:
         if destination in prefix:
             return f"ip-masq-agent spares {prefix}"

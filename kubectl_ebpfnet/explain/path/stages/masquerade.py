@@ -3,8 +3,26 @@
 from __future__ import annotations
 
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
+from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import Evidence, Fix, HopKind, Outcome, Severity, State
+
+
+def in_native_cidr(node: NodeView, destination: Address) -> str:
+    """Return that a node's settings spare a destination, whatever masquerades; "" where they do not.
+
+    Source: Cilium's option ipv4-native-routing-cidr (ipv6-…): of BPF the exclusion CIDR, of netfilter
+    the `! -d` of its rule.
+    """
+    return next(
+        (
+            f"{destination} is in the native routing CIDR {cidr}"
+            for cidr in node.config.native_cidrs
+            if destination in cidr
+        ),
+        "",
+    )
 
 
 def report_missing(
@@ -14,7 +32,8 @@ def report_missing(
     evidence: tuple[Evidence, ...],
     why: str = "nothing on the node does it",
 ) -> None:
-    """Add the hop and the finding of a pod's packet that leaves the cluster with its own address.
+    """Add the hop of a pod's packet that leaves the cluster with its own address, and the finding
+    where it should not.
 
     Args:
         walk: takes hops and findings.
@@ -28,13 +47,18 @@ def report_missing(
         return
     if walk.from_outside and flow.source == walk.ends.flow.source:
         return  # it is no pod's
+    wanted = node.config.masquerading_of(flow.source.version)
+    off = wanted == "disabled"
+    if not off and (spared := in_native_cidr(node, flow.destination)):
+        proof = (*cite.of(node.config_record, node.config.masquerading), *evidence)
+        where = here.on_node(HopKind.NAT)
+        walk.hop(*where, f"not masqueraded: {spared}", State.DERIVED, here.packet, proof)
+        return
     walk.hop(
         *here.on_node(HopKind.NAT),
         f"nothing masquerades pod address {flow.source}: it leaves the cluster as it is",
         State.DERIVED, here.packet, evidence,
     )  # fmt: skip
-    wanted = node.config.masquerading_of(flow.source.version)
-    off = wanted == "disabled"
     attempt = walk.attempt
     answered = attempt is not None and attempt.outcome is Outcome.ANSWERED and not walk.outdated
     if not off:
