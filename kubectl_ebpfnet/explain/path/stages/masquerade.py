@@ -10,10 +10,10 @@ from kubectl_ebpfnet.model.path import Evidence, Fix, HopKind, Outcome, Severity
 
 
 def in_native_cidr(node: NodeView, destination: Address) -> str:
-    """Return that a node's settings spare a destination, whatever masquerades; "" where they do not.
+    """Return that a node's settings spare a destination, whatever masquerades; "" where not.
 
-    Source: Cilium's option ipv4-native-routing-cidr (ipv6-…): of BPF the exclusion CIDR, of netfilter
-    the `! -d` of its rule.
+    Source: Cilium's option ipv4-native-routing-cidr (ipv6-…): of BPF the exclusion CIDR, of
+    netfilter the `! -d` of its rule.
     """
     return next(
         (

@@ -66,6 +66,9 @@ def _node(walk: PathBuilder, subject: PolicySubject, address: Address) -> None:
         return
     if address not in (*cilium.addresses, *cilium.router_addresses):
         return
+    row = node.ipcache_of(address)
+    if row is not None and row.identity not in policy.WORLD_IDENTITIES:
+        return  # the tunnel says it: a client's packet that the other node translated
     title = f"the ipcache of {node.name} takes {address}, an address of node {known}, for the world"
     found = see_agent(walk.cluster, title, node.name)
     walk.finding(
