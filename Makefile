@@ -10,7 +10,7 @@ BESIDE := --numprocesses=auto --maxprocesses=5 --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test test-machine test-unit test-kernel test-variants test-newer kernels fuzz fresh demo pictures lint same bench lab-build lab-up lab-down lab-status lab-test lab-cycle image dist dist-check clean
+.PHONY: help venv test test-machine test-unit test-kernel test-variants test-newer kernels fuzz fresh demo pictures lint same bench lab-build lab-up lab-down lab-status lab-test lab-cycle image dist dist-check docs clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -139,6 +139,10 @@ dist-check: venv ## dist twice in other folders: the same bytes; then the tests 
 	$(PYTHON) -m release dist
 	$(BIN)/python -m pytest tests/release
 	$(BIN)/python bench/frozen.py
+
+docs: venv ## the documentation's site, into build/site; a link or an anchor that leads nowhere fails
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --clean
 
 clean: ## what was built in this checkout (the lab and its cache stay)
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
