@@ -234,11 +234,14 @@ class Progress:
         self._clear()
 
     def warn(self, line: str) -> None:
-        """Print a line that the user must see, e.g. which pod stands for a workload."""
+        """Print a line that the user must see, e.g. which pod stands for a workload; a terminal's
+        lines break between words."""
         from kubectl_ebpfnet.render.text.style import escape
+        from kubectl_ebpfnet.render.text.wrap import wrap
 
         self._clear()
-        _write_stderr([escape(line)])
+        on_terminal = sys.stderr is not None and sys.stderr.isatty()
+        _write_stderr(wrap(escape(line), self._room() if on_terminal else 0))
 
     def show(self, line: str) -> None:
         """Show the current step, on a terminal only; "" clears the line."""
@@ -248,13 +251,17 @@ class Progress:
             return
         from kubectl_ebpfnet.render.text.style import escape
 
-        try:
-            room = os.get_terminal_size(sys.stderr.fileno()).columns or 80
-        except OSError:
-            room = 80
         # One column is left free: a full line would wrap, and could not be cleared.
-        self._write(f"\r\x1b[K{escape(line)[: room - 1]}")
+        self._write(f"\r\x1b[K{escape(line)[: self._room() - 1]}")
         self._shown = True
+
+    @staticmethod
+    def _room() -> int:
+        """Return the columns of stderr's terminal."""
+        try:
+            return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+        except OSError:
+            return 80
 
     def _clear(self) -> None:
         if self._shown:

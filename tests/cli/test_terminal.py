@@ -68,6 +68,17 @@ def test_progress_fits_the_line_and_is_escaped(monkeypatch):
     assert line.startswith("\\x1b[2J")
 
 
+def test_a_remark_breaks_between_words_on_a_terminal_alone(monkeypatch, capsys):
+    remark = "missing: " + " ".join(["attachments"] * 12)
+    Progress().warn(remark)
+    assert capsys.readouterr().err == f"{remark}\n"
+    terminal = watched(monkeypatch)
+    Progress().warn(remark)
+    lines = terminal.getvalue().splitlines()
+    assert " ".join(lines) == remark
+    assert max(map(len, lines)) <= 80
+
+
 def test_silent_where_nobody_watches(monkeypatch, capsys):
     with Progress() as progress:
         progress.show("asking")

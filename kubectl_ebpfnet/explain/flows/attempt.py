@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -30,8 +31,8 @@ def newest(flows: Sequence[TrackedFlow], node: NodeView) -> Attempt | None:
             ", but answers may pass netfilter by, and Cilium's conntrack of "
             f"{node.name} is not known"
         )
-    text = f"{flow.flow} {words}{_when(flow)}"
-    short = f"{words.removeprefix('was ')}{_when_in_short(flow)}"
+    text = f"{flow.flow} {_dated(words, _when(flow))}"
+    short = _dated(words.removeprefix("was "), _when_in_short(flow))
     ends = {end for each in flows for end in (each.flow.destination, each.translated.destination)}
     unread = _unread(node, ends)
     if unread:
@@ -74,6 +75,12 @@ def _may_pass_by(node: NodeView) -> bool:
     """Tell whether Cilium may hand answers past netfilter and its own table was not read."""
     legacy = node.config.host_routing == "legacy"
     return _has_cilium(node) and not legacy and not node.table_state(q.CT).known
+
+
+def _dated(words: str, when: str) -> str:
+    """Return what came back with its time, before what else is known of it."""
+    what = re.split("; |, but ", words, maxsplit=1)[0]
+    return f"{what}{when}{words.removeprefix(what)}"
 
 
 def _when(flow: TrackedFlow) -> str:

@@ -190,6 +190,8 @@ def test_an_answer_that_came_as_far_as_the_node() -> None:
     found = attempt(t.syn(TCP_OUT.format(1), 3), netfilter=(nf("SYN_RECV"),))
     assert found.outcome is Outcome.UNANSWERED
     assert "nf_conntrack of n1 has the SYN+ACK" in found.text
+    assert "nothing came back 3s before the record" in found.short  # not behind what follows it
+    assert found.short.endswith("did not reach the sender")
 
 
 def test_a_service_is_known_by_its_reverse_nat() -> None:
