@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from kubectl_ebpfnet.explain.path import backends as kinds
 from kubectl_ebpfnet.explain.path import commands
-from kubectl_ebpfnet.explain.path.endings import Dropped, Stopped
+from kubectl_ebpfnet.explain.path.endings import Arrived, Dropped, Stopped
 from kubectl_ebpfnet.explain.path.frontend_lookup import Lookup
 from kubectl_ebpfnet.explain.path.service_address import ServiceAddress
 from kubectl_ebpfnet.explain.path.services import find
@@ -186,6 +186,7 @@ def note_stale(walk: PathBuilder, service: ServiceAddress, backend: Backend, nod
         node,
     )
     walk.stale = remedy
+    walk.outdate()  # an answer may be older than the slices
     if walk.cluster.pod_with(backend.address) is None:
         walk.doubt(f"{remedy.cause} and no pod has", Decides.DROP, remedy.fix)
 
@@ -199,17 +200,17 @@ def note_not_ready(walk: PathBuilder, service: ServiceAddress, backend: Backend,
         backend: that is followed.
         node: whose map has it.
     """
-    walk.stale = see_agent(
-        walk.cluster,
+    cause = (
         f"Cilium on {node} sends {service.owner_title} to {kinds.text(backend)}, which is not "
-        "ready by its EndpointSlices",
-        node,
+        "ready by its EndpointSlices"
     )
+    walk.stale = see_agent(walk.cluster, cause, node)
+    walk.outdate()
 
 
 def name_cause(walk: PathBuilder) -> None:
     """Name the agent as the cause where a packet is lost, or nobody knows how it goes on, on its
-    way to a backend that is gone, or that runs elsewhere.
+    way to a backend that is gone, or that runs elsewhere; where it arrives, what speaks against it.
 
     Args:
         walk: has ended.
@@ -217,6 +218,8 @@ def name_cause(walk: PathBuilder) -> None:
     stale, end = walk.stale, walk.end
     if stale is not None and isinstance(end, Stopped) and end.fix is None:
         walk.end = replace(end, reason=f"{stale.cause}; {end.reason}", fix=stale.fix)
+    if stale is not None and isinstance(end, Arrived):
+        walk.contradicts(stale.cause)
     if stale is None or not isinstance(end, Dropped):
         return
     walk.end = replace(

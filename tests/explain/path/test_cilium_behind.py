@@ -18,7 +18,7 @@ from tests.explain.path.variants import edit, json_edit
 RECORDED = "../features/services/agent.zip"
 BY_NODE_POD = "../features/services/pod.zip"
 LB, LIST = "cilium-dbg bpf lb list", "cilium-dbg service list -o json"
-SLICES, SERVICES = "get endpointslices -A", "get services -A"
+SLICES, SERVICES, PODS = "get endpointslices -A", "get services -A", "get pods -A"
 WEB = "10.44.0.5:8080"
 """The one endpoint of web and web-np."""
 
@@ -317,3 +317,49 @@ def test_a_host_port_whose_pod_is_gone() -> None:
         changed(RECORDED, json_edit("api", "get pods -A", gone)), "client", "172.31.7.11:9090"
     )
     assert finding(path, "still has HostPort 172.31.7.11:9090/TCP").severity == "warning"
+
+
+# --- answers that are older than what the slices say --------------------------------------------
+
+KPR_OFF = "../features/kpr-off-iptables/agent.zip"
+"""client's flow to svc/web was answered 49 s before the tables were read."""
+ANSWERED = "10.44.1.9"
+"""The pod that answered."""
+
+
+def emptied(value: Any) -> None:
+    for item in value["items"]:
+        if item["metadata"]["labels"].get("kubernetes.io/service-name") == "web":
+            item["endpoints"] = []
+
+
+def without_pod(value: Any) -> None:
+    value["items"] = [i for i in value["items"] if i["status"].get("podIP") != ANSWERED]
+
+
+EMPTY = json_edit("api", SLICES, emptied)
+
+
+@pytest.mark.parametrize("sender", ["client", "hostnet"])
+def test_an_answer_before_the_slices_were_emptied_proves_nothing_of_a_new_connection(
+    sender: str,
+) -> None:
+    """The load-balancer still sends to the pod: the tables let it through, and the verdict's line
+    has what speaks against them."""
+    path = ask(changed(KPR_OFF, EMPTY), sender, "svc/web:80")
+    assert path.verdict == "reachable"
+    assert f"{ANSWERED}:8080, which no EndpointSlice names" in path.reason
+    assert any("no EndpointSlice names" in each.text for each in path.contradictions)
+
+
+@pytest.mark.parametrize("sender", ["client", "hostnet"])
+def test_an_answer_of_a_pod_that_is_gone_proves_nothing(sender: str) -> None:
+    path = ask(changed(KPR_OFF, EMPTY, json_edit("api", PODS, without_pod)), sender, "svc/web:80")
+    assert path.verdict == "unknown"
+    assert "no EndpointSlice names" in path.reason
+
+
+def test_an_answer_stands_where_the_slices_name_who_gave_it() -> None:
+    path = ask(changed(KPR_OFF), "client", "svc/web:80")
+    assert path.verdict == "delivered"
+    assert not path.contradictions

@@ -68,6 +68,7 @@ def report(
     if chosen in gone:
         cause = f"{text}: they send it to {endpoint_text(*chosen)}, which no EndpointSlice names"
         walk.stale = Remedy(cause, restart(node), title(node))
+        walk.outdate()  # an answer may be older than the slices
         if walk.cluster.pod_with(chosen[0]) is None:
             walk.doubt(f"{cause} and no pod has", fix=restart(node))
 

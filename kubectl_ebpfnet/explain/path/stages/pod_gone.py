@@ -70,6 +70,7 @@ def report(walk: PathBuilder, node: NodeView, address: Address) -> None:
         f"`{first.command}` shows what is left of it.",
         cite.whole(listed),
     )  # fmt: skip
+    walk.outdate()  # who answered may be the pod that is gone
     walk.doubt(title, Decides.DROP, fix)
 
 

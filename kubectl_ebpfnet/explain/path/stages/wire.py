@@ -182,9 +182,16 @@ def _no_such_port(walk: PathBuilder, here: PacketState) -> bool:
         offered = ", ".join(f"{p.port}/{protocol_name(p.protocol)}" for p in service.ports)
         name = f"svc {service.namespace}/{service.name}"
         nobodys = bool(closed) or flow.destination in service.cluster_addresses
-        if nobodys:
+        reason = f"{flow.destination} is {name}, which does not serve {port}"
+        if walk.from_outside and not nobodys:
+            # It does not leave the cluster for good: the network led this address to the node.
+            reason += (
+                f": {here.node} does not translate it, and sends it back to the network, which led "
+                f"{flow.destination} here"
+            )
+        if nobodys or walk.from_outside:
             own = Fix(f"Ask for a port that {name} has: {offered or 'it has none'}.")
-            walk.unknown(f"{flow.destination} is {name}, which does not serve {port}", own)
+            walk.unknown(reason, own)
         walk.finding(
             Severity.ERROR if nobodys else Severity.WARNING,
             f"{name} does not serve {port}",
@@ -196,7 +203,7 @@ def _no_such_port(walk: PathBuilder, here: PacketState) -> bool:
             cite.whole(walk.cluster.api_record("services"))
             + cite.of(node[q.LB_MAP].record, *(row.span for row in closed)),
         )
-        return nobodys
+        return nobodys or walk.from_outside
     return False
 
 
