@@ -63,7 +63,7 @@ def checkup(
         ]
         gatherer.look_for_answerers(Mode.AGENT)  # in any mode: the report names Cilium's version
         nodes = gatherer.start(api.nodes)
-        gatherer.read([partial(_who, api)])
+        gatherer.read([partial(_who, api), partial(api.cilium, "ciliumnodes")])
         agents = gatherer.find_answerers()
         kept = gatherer.answerers.kept_nodes
         listed = [kube.node(each).name for each in gatherer.tried(nodes, 0.5)[0] or []]

@@ -12,7 +12,7 @@ from enum import StrEnum
 from kubectl_ebpfnet.model.cilium import DatapathConfig
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.kernel import KernelFacts
-from kubectl_ebpfnet.model.path import Evidence
+from kubectl_ebpfnet.model.path import Evidence, Finding
 
 SCHEMA = "ebpfnet.dev/doctor/v1"
 COMMANDS = ("path", "programs", "flows", "capture")
@@ -297,6 +297,7 @@ class Checkup:
             could.
         verdict: of `path`, at the worst node that is Ready.
         missing: one sentence for each thing that could not be looked at.
+        findings: what contradicts itself in the cluster's objects.
     """
 
     connection: Connection
@@ -306,3 +307,4 @@ class Checkup:
     commands: tuple[Reach, ...] = ()
     verdict: Level = Level.FULL
     missing: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.explain.doctor.addresses import conflicts
 from kubectl_ebpfnet.explain.doctor.context import DoctorContext
 from kubectl_ebpfnet.explain.doctor.nodes import (
     check,
@@ -69,6 +70,7 @@ def examine(bundle: Bundle) -> Checkup:
         unlisted,
         _verdict(nodes, unlisted),
         tuple(_missing(bundle, rights, nodes, live)),
+        tuple(conflicts(cluster)),
     )
 
 

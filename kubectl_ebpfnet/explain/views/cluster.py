@@ -207,6 +207,16 @@ class ClusterView:
         only by a fault."""
         return tuple(self._holders.get(address, ()))
 
+    @property
+    def shared_node_addresses(self) -> dict[Address, list[str]]:
+        """Addresses of `nodes_with` that several nodes have."""
+        return {one: names for one, names in self._holders.items() if len(names) > 1}
+
+    @property
+    def shared_pod_addresses(self) -> dict[Address, list[Pod]]:
+        """Addresses of `pods_with` that several pods have."""
+        return {one: pods for one, pods in self._pods_by_address.items() if len(pods) > 1}
+
     def cilium_node(self, name: str) -> CiliumNode | None:
         """Return the node as Cilium knows it, None where nothing says."""
         return self._cilium_nodes_by_name.get(name)
@@ -227,18 +237,24 @@ class ClusterView:
         prefixes += [cidr for node in self.cilium_nodes for cidr in node.pod_cidrs]
         return tuple(dict.fromkeys(prefixes))
 
-    def prefix_owners(self, address: Address) -> list[tuple[str, Network]]:
-        """Return the nodes that give pods addresses of a prefix with an address, and the prefix:
-        more than one only by a fault.
+    @cached_property
+    def prefixes(self) -> tuple[tuple[str, Network], ...]:
+        """Prefixes of which nodes give pods addresses, each with its node.
 
         CiliumNodes say it; where none has a prefix, the Nodes do. Where Cilium allocates by itself,
         nobody looks at those of the Nodes.
         """
-        every = [(n.name, c) for n in self.kube.cilium_nodes for c in n.pod_cidrs]
-        every = every or [(n.name, c) for n in self.cilium_nodes for c in n.pod_cidrs]
-        every = every or [(n.name, c) for n in self.kube.nodes for c in n.pod_cidrs]
+        for nodes in (self.kube.cilium_nodes, self.cilium_nodes, self.kube.nodes):
+            found = tuple((node.name, cidr) for node in nodes for cidr in node.pod_cidrs)
+            if found:
+                return found
+        return ()
+
+    def prefix_owners(self, address: Address) -> list[tuple[str, Network]]:
+        """Return the nodes that give pods addresses of a prefix with an address, and the prefix:
+        more than one only by a fault."""
         found: dict[str, Network] = {}
-        for name, cidr in every:
+        for name, cidr in self.prefixes:
             if address in cidr:
                 found.setdefault(name, cidr)
         return list(found.items())

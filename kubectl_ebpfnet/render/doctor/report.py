@@ -36,6 +36,8 @@ MOST_NODES = 30
 """Rows of nodes; where there are more, nodes that are the same share one."""
 _NAMED = 2
 _SHORT = 16
+_FINDINGS = 10
+"""Findings that are shown."""
 _JUDGED = {
     Level.FULL: Judgement.AS_ASKED,
     Level.PARTIAL: Judgement.UNKNOWN,
@@ -71,6 +73,7 @@ def render(report: Checkup, bundle: Bundle, format_name: str, view: View) -> str
 
     parts = [
         "".join(f"{line}\n" for line in _headline(report, room)),
+        _findings(report, room),
         _about(report, room),
         rights(report, room, table, everything=format_name == "wide"),
         _cilium(report, room),
@@ -100,6 +103,19 @@ def _headline(report: Checkup, view: View) -> list[str]:
         text = f"path would show everything on {_names([n.name for n in report.nodes], 0)}"
     label = f"{word}  "
     return hanging(label, view.text(text), view.width, len(report.verdict.value) + 2)
+
+
+def _findings(report: Checkup, view: View) -> str:
+    style, lines = Style(view.color), []
+    for finding in report.findings[:_FINDINGS]:
+        label = f"{style.severity(finding.severity)}  "
+        indent = len(finding.severity) + 2
+        lines += hanging(label, view.text(finding.title), view.width, indent)
+        lines += hanging(" " * indent, view.text(finding.detail), view.width, indent)
+    more = len(report.findings) - _FINDINGS
+    if more > 0:
+        lines.append(f"and {more} more: -o json has all")
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _about(report: Checkup, view: View) -> str:
