@@ -45,6 +45,10 @@ class EbpfnetError(Exception):
         return self.message
 
 
+class RunEnded(BaseException):
+    """A run ends quietly, and has not failed: who read it has seen enough."""
+
+
 class UsageError(EbpfnetError):
     """The command line is wrong; no cluster was contacted."""
 

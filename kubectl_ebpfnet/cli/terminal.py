@@ -9,17 +9,17 @@ import sys
 from collections.abc import Iterable
 from typing import IO, TYPE_CHECKING
 
-from kubectl_ebpfnet.errors import EbpfnetError, UsageError
+from kubectl_ebpfnet.errors import EbpfnetError, RunEnded, UsageError
 
 if TYPE_CHECKING:
     from kubectl_ebpfnet.render.text.view import View
 
 
-class ReaderGone(BaseException):
+class ReaderGone(RunEnded):
     """The reader of stdout closed the pipe, as `| head` does: the run ends quietly."""
 
 
-class WatchEnded(BaseException):
+class WatchEnded(RunEnded):
     """The user has seen enough of a watch: the run ends quietly, as `kubectl get -w` does."""
 
 

@@ -9,6 +9,7 @@ their objects (leftovers.py).
 from __future__ import annotations
 
 import getpass
+import itertools
 import re
 import socket
 import threading
@@ -38,7 +39,7 @@ from kubectl_ebpfnet.cluster.nodepods.status import (
 )
 from kubectl_ebpfnet.cluster.pool import Pool
 from kubectl_ebpfnet.cluster.signals import DeferredSignals
-from kubectl_ebpfnet.errors import ApiError, ApiUnreachable, ClusterError, EbpfnetError, Forbidden
+from kubectl_ebpfnet.errors import ApiError, ApiUnreachable, ClusterError, EbpfnetError, Forbidden, RunEnded
 from kubectl_ebpfnet.parse import kube
 
 __all__ = ["DEFAULT_IMAGE", "Deployment", "NodePodOptions", "whoami"]
@@ -83,7 +84,9 @@ class Deployment:
         self._calls: list[Future[None]] = []
         self._namespace: Future[None] | None = None
         self._pods: dict[str, tuple[str, Future[None]]] = {}  # node → pod, creation
-        self._ran_pods: set[str] = set()  # names of pods that ran
+        self._numbers = itertools.count(1)
+        self._ran_pods: set[str] = set()  # names of pods that run
+        self._lost_pods: set[str] = set()  # names of pods that ran, and have ended
         self._namespace_refused = False  # creation of the namespace was forbidden
         self._snapshot = Snapshot(self._api, self._namespace_path)
 
@@ -98,7 +101,7 @@ class Deployment:
 
     def start(self, nodes: Iterable[str], seconds: float | None = None) -> None:
         """Create the pods of some nodes concurrently; `wait` returns each. Call it again for more
-        nodes.
+        nodes, and after an ApiUnreachable; a node whose pod is `lost` gets another one.
 
         Args:
             nodes: names.
@@ -114,42 +117,48 @@ class Deployment:
             if self._options.image != DEFAULT_IMAGE:
                 self._pool.start(packed)  # it will be needed: 0.15 s, while the pods start
             self._namespace = self._pool.start(self._create_namespace, self._calls)
+        elif self._namespace.done() and self._namespace.exception() is not None:
+            again = partial(self._create_namespace, again=True)
+            self._namespace = self._pool.start(again, self._calls)
         try:
             self._namespace.result(seconds)
         except TimeoutError:
             raise ApiUnreachable(f"no namespace was created within {seconds:g} s") from None
-        new = [node for node in dict.fromkeys(nodes) if node not in self._pods]
-        numbered = list(enumerate(new, len(self._pods) + 1))
+        new = [node for node in dict.fromkeys(nodes) if node not in self._pods or self.lost(node)]
         # In threads: an interrupt must not hide which pods were created.
-        for number, node in numbered:
+        for node in new:
+            number = next(self._numbers)
             created = self._pool.start(partial(self._create_pod, node, number), self._calls)
             self._pods[node] = (f"node-{number}", created)
 
-    def _create_namespace(self) -> None:
+    def lost(self, node: str) -> bool:
+        """Tell whether the pod of a node ran, and `wait` has found that it does not any more."""
+        return node in self._pods and self._pods[node][0] in self._lost_pods
+
+    def _create_namespace(self, *, again: bool = False) -> None:
         secret = None
         if self._secret_path is not None:
             secret = manifest.pull_secret(self.run, self._api.get(self._secret_path))
         try:
-            self._create(f"{CORE}/namespaces", manifest.namespace(self.run, self._options))
+            self._create(f"{CORE}/namespaces", manifest.namespace(self.run, self._options), again)
         except Forbidden:
             self._namespace_refused = True  # so there is nothing to delete
             raise
         if secret is not None:
-            self._create(f"{self._namespace_path}/secrets", secret)
+            self._create(f"{self._namespace_path}/secrets", secret, again)
 
-    def _create(self, path: str, body: Object) -> None:
-        """Create an object with a name that is unique to this run."""
+    def _create(self, path: str, body: Object, again: bool = False) -> None:
+        """Create an object with a name that is unique to this run; `again` if that was tried."""
         try:
             self._api.create(path, body)
         except ApiUnreachable:
             # The connection may have been stale; the request may have succeeded.
-            if self._closing.is_set():
+            if again or self._closing.is_set():
                 raise
-            try:
-                self._api.create(path, body)
-            except ApiError as error:
-                if error.status != 409:
-                    raise
+            self._create(path, body, again=True)
+        except ApiError as error:
+            if not again or error.status != 409:
+                raise
 
     def _create_pod(self, node: str, number: int) -> None:
         until = time.monotonic() + _ACCOUNT_SECONDS
@@ -191,6 +200,7 @@ class Deployment:
             if self._closing.is_set():
                 raise ClusterError(f"the run ended before the node pod on {node} ran")
             if pod is None:
+                self._lose(name)
                 raise pod_deleted(node)
             if is_running(pod):
                 self._ran_pods.add(name)
@@ -200,6 +210,7 @@ class Deployment:
             if problem is None and waited > _NODE_SECONDS and not node_checked:
                 node_checked, problem = True, self._node_trouble(node)
             if problem is not None:
+                self._lose(name)
                 raise problem
             if time.monotonic() - started_at > seconds:
                 raise ClusterError(
@@ -207,6 +218,11 @@ class Deployment:
                     hint="--timeout allows more; a first run has to pull the image",
                 )
             self._closing.wait(POLL_SECONDS)
+
+    def _lose(self, name: str) -> None:
+        if name in self._ran_pods:
+            self._ran_pods.discard(name)
+            self._lost_pods.add(name)
 
     def _node_trouble(self, node: str) -> ClusterError | None:
         try:
@@ -218,7 +234,7 @@ class Deployment:
     # --- deleting ---------------------------------------------------------------------------------
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Delete all objects of the run, or with `keep` the pods that did not run.
+        """Delete all objects of the run, or with `keep` the pods that do not run.
 
         It ends within REMOVAL_SECONDS and warns about objects that stay.
         """
@@ -226,7 +242,7 @@ class Deployment:
             self._closing.set()
             if not self._calls or self._namespace_refused:
                 return
-            keep = self._options.keep and (kind is None or issubclass(kind, EbpfnetError))
+            keep = self._options.keep and (kind is None or issubclass(kind, EbpfnetError | RunEnded))
             done = Pool().start(self._keep if keep and self._ran_pods else self._remove)
             until, warned = time.monotonic() + REMOVAL_SECONDS, False
             if kind is not None and not issubclass(kind, Exception):

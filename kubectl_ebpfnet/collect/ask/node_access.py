@@ -29,7 +29,7 @@ from kubectl_ebpfnet.collect.ask.unasked import (
     unavailable_record,
 )
 from kubectl_ebpfnet.collect.deadline import Deadline
-from kubectl_ebpfnet.errors import ClusterError
+from kubectl_ebpfnet.errors import ApiError, ApiUnreachable, ClusterError
 from kubectl_ebpfnet.model.dry_run import DryRun
 from kubectl_ebpfnet.model.evidence import NOBODY_ASKED, Record, node_place
 from kubectl_ebpfnet.model.kube import Pod
@@ -59,6 +59,7 @@ class NodeAnswerers:
         self._why_no_agents = ""
         self._deployed_nodes: set[str] = set()
         self._refused: tuple[str, str] | None = None  # why there can be no node pods
+        self._passing = False  # the next look of a watch may deploy what this one could not
 
     def __enter__(self) -> NodeAnswerers:
         return self
@@ -79,7 +80,8 @@ class NodeAnswerers:
         kept_pods: Mapping[str, NodePod],
         agent_on: Callable[[str], Mapping[str, Pod]] | None = None,
     ) -> None:
-        """Set the existing agents and node pods.
+        """Set the existing agents and node pods, at the beginning of each look: what failed for a
+        moment in the last one is tried again, and a node pod that ended then is deployed anew.
 
         Args:
             agents: by node.
@@ -91,6 +93,11 @@ class NodeAnswerers:
         self._agents, self._why_no_agents, self._kept_pods = agents, why_no_agents, kept_pods
         # During a rollout a node may have two of them.
         self._agent_on = agent_on if len(agents) > FEW // 2 else None
+        if self._passing:
+            self._refused, self._passing = None, False
+        if self._deployment is not None:
+            lost = self._deployment.lost
+            self._deployed_nodes = {node for node in self._deployed_nodes if not lost(node)}
 
     def forget_kept(self, node: str) -> None:
         """Choose the node pod that was there on a node no more, and say so."""
@@ -189,6 +196,7 @@ class NodeAnswerers:
         except ClusterError as error:
             reason = f"no node pod: {error_sentence(error, deadline)}"
             self._refused = (reason, missing_permission(error))
+            self._passing = _passes(error)
         return self._refused
 
     def _refusal(self, question: str, deadline: Deadline) -> tuple[str, str] | None:
@@ -210,3 +218,10 @@ class NodeAnswerers:
         assert self._deployment is not None, "for_nodes() has created it"
         left = deadline.left
         return self._deployment.wait(node, POD_SECONDS if left is None else min(POD_SECONDS, left))
+
+
+def _passes(error: ClusterError) -> bool:
+    """Tell whether an error says nothing of the next try: no answer, a server that is busy."""
+    if isinstance(error, ApiError):
+        return error.status == 429 or error.status >= 500
+    return isinstance(error, ApiUnreachable)

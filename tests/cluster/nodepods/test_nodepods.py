@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from kubectl_ebpfnet import __version__
+from kubectl_ebpfnet.cli.terminal import WatchEnded
 from kubectl_ebpfnet.cluster.client.api import Api
 from kubectl_ebpfnet.cluster.client.session import Session
 from kubectl_ebpfnet.cluster.nodepods import deployment as node_pods
@@ -769,6 +770,20 @@ def test_of_kept_pods_only_those_that_run_stay(
         deployment.wait("n1", 5)
         with pytest.raises(ClusterError):
             deployment.wait("n2", 5)
+    assert [pod["spec"]["nodeName"] for pod in cluster.below("pods")] == ["n1"]
+
+
+def test_a_watch_that_somebody_ends_keeps_its_pods(
+    cluster: FakeCluster, deploy: Callable[..., Deployment]
+) -> None:
+    def watch() -> None:
+        with deploy(keep=True) as deployment:
+            deployment.start(["n1"])
+            deployment.wait("n1", 5)
+            raise WatchEnded
+
+    with pytest.raises(WatchEnded):
+        watch()
     assert [pod["spec"]["nodeName"] for pod in cluster.below("pods")] == ["n1"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -12,9 +13,10 @@ from kubectl_ebpfnet.collect.ask.access import Mode, NodeAccess
 from kubectl_ebpfnet.collect.ask.node_access import NodeAnswerers
 from kubectl_ebpfnet.collect.ask.node_pod import NodePodExec
 from kubectl_ebpfnet.collect.deadline import Deadline
+from kubectl_ebpfnet.errors import ClusterError
 from kubectl_ebpfnet.model.evidence import Record
-from tests.cluster.fake_api_server import FakeApiServer, Reply, Seen
-from tests.cluster.fake_cluster import FakeCluster
+from tests.cluster.fake_api_server import FakeApiServer, Reply, Seen, status_reply
+from tests.cluster.fake_cluster import FakeCluster, ended
 
 
 @pytest.fixture
@@ -84,3 +86,56 @@ def test_who_agrees_or_asked_for_it_gets_one(
         answerers.for_nodes(["n2"], Deadline(20))
     assert len(asked) == (mode is Mode.AUTO)
     assert ["deploying a node pod on n1" in said[0], len(said)] == [True, 2]
+
+
+@pytest.mark.parametrize(
+    ("status", "passes"), [(503, True), (429, True), (403, False)], ids=["503", "429", "forbidden"]
+)
+def test_a_look_after_one_that_was_refused_for_a_moment_deploys(
+    cluster: FakeCluster, session: Session, status: int, passes: bool
+) -> None:
+    reviews, refusals = cluster.refuses, [status_reply(status, "", "not now")]
+
+    def refuse_once(seen: Seen) -> Reply | None:
+        at_namespaces = (seen.method, seen.path) == ("POST", "/api/v1/namespaces")
+        return refusals.pop() if at_namespaces and refusals else reviews(seen)
+
+    cluster.refuses = refuse_once
+    with NodeAnswerers(session, NodeAccess(Mode.POD), lambda _: None) as answerers:
+        answerers.set_available({}, "", {})
+        first = answerers.for_nodes(["n1"], Deadline(20))["n1"]
+        assert isinstance(first, Record)
+        # The same look does not try again for each of its nodes.
+        assert isinstance(answerers.for_nodes(["n1"], Deadline(20))["n1"], Record)
+        answerers.set_available({}, "", {})
+        second = answerers.for_nodes(["n1"], Deadline(20))["n1"]
+        assert isinstance(second, NodePodExec) == passes
+        if isinstance(second, NodePodExec):
+            assert second.wait(Deadline(20)).node == "n1"
+    assert cluster.below("namespaces") == []
+
+
+@pytest.mark.parametrize("status", [None, ended(137, "OOMKilled")], ids=["deleted", "OOM-killed"])
+def test_a_node_pod_that_ends_between_two_looks_is_deployed_anew(
+    cluster: FakeCluster, session: Session, status: dict[str, Any] | None
+) -> None:
+    with NodeAnswerers(session, NodeAccess(Mode.POD), lambda _: None) as answerers:
+
+        def look() -> NodePodExec:
+            answerers.set_available({}, "", {})
+            found = answerers.for_nodes(["n1"], Deadline(20))["n1"]
+            assert isinstance(found, NodePodExec)
+            return found
+
+        first = look().wait(Deadline(20)).container.pod
+        [path] = [path for path in cluster.objects if path.endswith(f"/pods/{first}")]
+        if status is None:
+            del cluster.objects[path]
+        else:
+            cluster.objects[path]["status"] = status
+        # The look that meets it says so; it is no reason to try in a circle within one.
+        with pytest.raises(ClusterError, match="was deleted|has ended: OOMKilled, exit code 137"):
+            look().wait(Deadline(20))
+        second = look().wait(Deadline(20)).container.pod
+        assert second != first
+    assert cluster.objects == {}
