@@ -39,7 +39,14 @@ from kubectl_ebpfnet.cluster.nodepods.status import (
 )
 from kubectl_ebpfnet.cluster.pool import Pool
 from kubectl_ebpfnet.cluster.signals import DeferredSignals
-from kubectl_ebpfnet.errors import ApiError, ApiUnreachable, ClusterError, EbpfnetError, Forbidden, RunEnded
+from kubectl_ebpfnet.errors import (
+    ApiError,
+    ApiUnreachable,
+    ClusterError,
+    EbpfnetError,
+    Forbidden,
+    RunEnded,
+)
 from kubectl_ebpfnet.parse import kube
 
 __all__ = ["DEFAULT_IMAGE", "Deployment", "NodePodOptions", "whoami"]
@@ -242,7 +249,8 @@ class Deployment:
             self._closing.set()
             if not self._calls or self._namespace_refused:
                 return
-            keep = self._options.keep and (kind is None or issubclass(kind, EbpfnetError | RunEnded))
+            quiet = kind is None or issubclass(kind, EbpfnetError | RunEnded)
+            keep = self._options.keep and quiet
             done = Pool().start(self._keep if keep and self._ran_pods else self._remove)
             until, warned = time.monotonic() + REMOVAL_SECONDS, False
             if kind is not None and not issubclass(kind, Exception):

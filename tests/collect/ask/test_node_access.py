@@ -134,7 +134,7 @@ def test_a_node_pod_that_ends_between_two_looks_is_deployed_anew(
         else:
             cluster.objects[path]["status"] = status
         # The look that meets it says so; it is no reason to try in a circle within one.
-        with pytest.raises(ClusterError, match="was deleted|has ended: OOMKilled, exit code 137"):
+        with pytest.raises(ClusterError, match=r"was deleted|has ended: OOMKilled, exit code 137"):
             look().wait(Deadline(20))
         second = look().wait(Deadline(20)).container.pod
         assert second != first
