@@ -71,3 +71,10 @@ def command_lines(page: Path) -> Iterator[str]:
 def shell_blocks(page: Path) -> list[str]:
     """Return what a page gives a shell: its fences `sh`."""
     return [found for kind, found in _FENCE.findall(page.read_text()) if kind == "sh"]
+
+
+def kubectl_lines(page: Path) -> Iterator[str]:
+    """Yield the command lines of kubectl itself that a page gives a shell."""
+    for line in "\n".join(shell_blocks(page)).splitlines():
+        if line.startswith("kubectl ") and line.split()[1] not in ("ebpfnet", "krew"):
+            yield _END.split(line, maxsplit=1)[0].strip()

@@ -14,7 +14,7 @@ import pytest
 from kubectl_ebpfnet.capture.demo import open_demo
 from kubectl_ebpfnet.capture.write import write_bundle
 from kubectl_ebpfnet.cli.app import COMMANDS
-from tests.cli.console import run
+from tests.cli.console import KUBECTL, run, run_process
 from tests.conftest import Golden
 from tests.docs.pages import (
     DOCUMENTS,
@@ -22,6 +22,7 @@ from tests.docs.pages import (
     ROOT,
     command_lines,
     has_examples,
+    kubectl_lines,
     renewed,
     shell_blocks,
 )
@@ -34,6 +35,7 @@ NOT_HERE = ("model/events.py", "node/trace/", "records/", "dist/")
 NOT_YET = {"security.md"}
 """Pages that are being written."""
 MAKE = re.compile(r"(?:^    |^|[`\"(]|run: |^step \S+ )make (?:-s )?([a-z-]+)(?=[ `\")\n;#])", re.M)
+KUBECTL_LINES = sorted({line for page in DOCUMENTS for line in kubectl_lines(page)})
 COMMAND_LINES = sorted({line for page in DOCUMENTS for line in command_lines(page)})
 
 
@@ -92,6 +94,15 @@ def test_a_command_line_does_what_it_can(
             for_once = [word for word in argv if word != "-w"]
             recorded = run(*for_once, "--from", RECORDED)
             assert recorded.returncode in (0, 3, 4) or " not found in " in recorded.stderr
+
+
+@pytest.mark.parametrize("words", KUBECTL_LINES)
+def test_kubectl_understands_its_command_line(words: str) -> None:
+    """It comes as far as the server, at whose address nobody listens."""
+    nowhere = ("--server=http://127.0.0.1:1", "--request-timeout=1s")
+    done = run_process(*nowhere, *shlex.split(words)[1:], program=(KUBECTL,))
+    assert done.returncode == 1
+    assert "127.0.0.1:1" in done.stderr
 
 
 @pytest.mark.parametrize("page", list(filter(shell_blocks, DOCUMENTS)), ids=name)
