@@ -10,7 +10,7 @@ BESIDE := --numprocesses=auto --maxprocesses=5 --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test test-machine test-unit test-kernel test-variants test-newer kernels fuzz fresh demo pictures lint same bench lab-build lab-up lab-down lab-status lab-test lab-cycle image dist dist-check docs clean
+.PHONY: help venv test test-machine test-unit test-kernel test-variants test-newer kernels fuzz fresh demo pictures lint same bench size lab-build lab-up lab-down lab-status lab-test lab-cycle image dist dist-check docs clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -94,8 +94,11 @@ same: venv ## what this checkout answers otherwise than an old commit, from ever
 	@$(BIN)/python -m tests.same $(ONLY)
 
 bench: venv ## speed, as ratios against something public in the same run
-	@for file in bench/*.py; do echo "$$file"; begun=$$(date +%s); \
+	@for file in $(filter-out bench/size.py,$(wildcard bench/*.py)); do echo "$$file"; begun=$$(date +%s); \
 	  $(BIN)/python "$$file" || exit 1; echo "  took $$(($$(date +%s) - begun)) s"; done
+
+size: venv ## commands beside 1,000 nodes and 30,000 pods, which no real server has here: minutes
+	$(BIN)/python bench/size.py
 
 lab-build: venv ## what the lab needs: Debian packages, Kubernetes built once a machine (root)
 	@$(BIN)/python -m tests.lab build

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Protocol
 
+from kubectl_ebpfnet.cluster.client.api import CORE
 from kubectl_ebpfnet.cluster.resolve import find_node, find_pod, find_service
 from kubectl_ebpfnet.collect.gatherer import Gatherer, Notify
 from kubectl_ebpfnet.collect.survey import ScopeOf, SurveyTarget, ask_places, survey
@@ -125,8 +126,12 @@ class LiveLists:
         gatherer.begin(self._timeout)
         namespace = "" if choice.everywhere else gatherer.session.namespace
         gatherer.look_for_answerers()
-        read = partial(gatherer.api.pods, namespace, label_selector=choice.selector)
-        found = [kube.pod(each) for each in gatherer.needed(gatherer.start(read))]
+        path = f"{CORE}/namespaces/{namespace}/pods" if namespace else f"{CORE}/pods"
+        read = partial(
+            gatherer.api.list_of, path, lambda page: [*map(kube.pod, page)],
+            label_selector=choice.selector,
+        )  # fmt: skip
+        found = gatherer.needed(gatherer.start(read))
         gatherer.find_answerers()
         pods = sorted((pod for pod in found if pod.running), key=_by_name)
         asked = pods[:MOST_PODS]

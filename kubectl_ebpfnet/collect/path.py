@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from kubectl_ebpfnet.cluster.client.api import CILIUM
+from kubectl_ebpfnet.cluster.client.api import CILIUM, CORE
 from kubectl_ebpfnet.collect.ask.unasked import EXEC, unavailable_record
 from kubectl_ebpfnet.collect.destination import (
     FarEnd,
@@ -270,7 +270,7 @@ class _Run:
     def _nodes_and_owner(self, address: Address | None) -> tuple[list[Node], FarEnd]:
         """Return all nodes, and who has the address; nodes that cannot be listed are none."""
         try:
-            nodes = [kube.node(each) for each in self.gatherer.api.nodes()]
+            nodes = self.gatherer.api.list_of(f"{CORE}/nodes", lambda page: [*map(kube.node, page)])
         except ClusterError:
             nodes = []  # the record has the reason
         return nodes, self._owner(address, nodes) if address else FarEnd()

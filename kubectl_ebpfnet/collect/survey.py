@@ -11,7 +11,7 @@ from typing import Protocol
 from kubectl_ebpfnet.cluster.resolve import find_node, find_pod
 from kubectl_ebpfnet.collect.ask.access import Mode
 from kubectl_ebpfnet.collect.ask.answerer import Answerer
-from kubectl_ebpfnet.collect.ask.api import RecordingApi
+from kubectl_ebpfnet.collect.ask.api import RecordingApi, RecordsAlone
 from kubectl_ebpfnet.collect.ask.container import AgentExec
 from kubectl_ebpfnet.collect.ask.node_pod import NodePodExec
 from kubectl_ebpfnet.collect.ask.question import Question
@@ -111,7 +111,8 @@ def survey(
     return names
 
 
-def _lists(api: RecordingApi) -> list[Callable[[], object]]:
+def _lists(recording: RecordingApi) -> list[Callable[[], object]]:
+    api = RecordsAlone(recording)
     return [
         api.pods,
         api.nodes,

@@ -31,9 +31,10 @@ from kubectl_ebpfnet.active.lb.plan import (
     retry_by_node_port,
     sender_for,
 )
-from kubectl_ebpfnet.cluster.resolve import find_service
+from kubectl_ebpfnet.cluster.resolve import find_service, selector_text
 from kubectl_ebpfnet.collect.ask.access import Mode
 from kubectl_ebpfnet.collect.ask.answerer import Answerer
+from kubectl_ebpfnet.collect.ask.api import RecordsAlone
 from kubectl_ebpfnet.collect.ask.node_pod import NodePodExec
 from kubectl_ebpfnet.collect.ask.question import Question
 from kubectl_ebpfnet.collect.ask.resolver import LocalResolver, resolve_question
@@ -90,10 +91,12 @@ class Probe:
         nodes = gatherer.start(api.nodes)
         gatherer.read([
             lambda: api.endpoint_slices(request.namespace, request.service),
-            lambda: api.pods(request.namespace),
             lambda: api.cilium("ciliumnodes"),
         ])  # fmt: skip
-        gatherer.needed(service)
+        # Pods of its endpoints alone: those of a namespace may be 30,000. Without a selector, who
+        # wrote the slices knows which pods those are.
+        wanted = selector_text({"matchLabels": dict(gatherer.needed(service).selector)})
+        gatherer.read([lambda: RecordsAlone(api).pods(request.namespace, label_selector=wanted)])
         gatherer.needed(nodes)
         gatherer.find_answerers()
         self.records += gatherer.records()

@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from kubectl_ebpfnet.capture import secrets
-from kubectl_ebpfnet.cluster.client.api import PAGE, Api, Object, Objects
+from kubectl_ebpfnet.cluster.client.api import PAGE, Api, Made, Object, Objects, T
 from kubectl_ebpfnet.cluster.client.failures import api_request
 from kubectl_ebpfnet.cluster.client.session import Query, Session
 from kubectl_ebpfnet.collect.ask.unasked import missing_permission
@@ -49,32 +49,39 @@ class RecordingApi(Api):
         self.keep_value(argv, secrets.strip(found), started)
         return found
 
-    def list(
+    def list_of(
         self,
         path: str,
+        take: Callable[[Objects], Made[T]],
         *,
         label_selector: str = "",
         field_selector: str = "",
         limit: int = PAGE,
         first_page: bool = False,
-    ) -> Objects:
-        """Read a list as Api.list does, and record it as one list without pages.
+    ) -> Made[T]:
+        """Read a list as Api.list_of does, and record it as one list without pages.
 
         Args:
             path: of the list.
+            take: as of Api.list_of.
             label_selector, field_selector: of the Kubernetes API; "" for all objects.
             limit: objects a page.
             first_page: leave the further pages out; the record does not tell that there were any.
         """
         argv, started = get_argv(path, label_selector, field_selector), now()
+
+        def kept(page: Objects) -> Made[tuple[bytes, Made[T]]]:
+            texts = (json.dumps(secrets.strip(item), ensure_ascii=False) for item in page)
+            return [(", ".join(texts).encode("utf-8", "surrogatepass"), take(page))]
+
         with self._failures_kept(argv):
-            items = super().list(
-                path, label_selector=label_selector, field_selector=field_selector, limit=limit,
-                first_page=first_page,
+            pages = super().list_of(
+                path, kept, label_selector=label_selector, field_selector=field_selector,
+                limit=limit, first_page=first_page,
             )  # fmt: skip
-        stripped = secrets.strip({"apiVersion": "v1", "kind": "List", "items": items})
-        self.keep_value(argv, stripped, started)
-        return items
+        items = b", ".join(text for text, _ in pages if text)
+        self._keep(argv, b'{"apiVersion": "v1", "kind": "List", "items": [%b]}' % items, started)
+        return [each for _, taken in pages for each in taken]
 
     def allowed(self, verb: str, resource: str, namespace: str = "", name: str = "") -> bool:
         """Ask for a right as Api.allowed does, and record the answer.
@@ -104,9 +111,11 @@ class RecordingApi(Api):
             started: RFC 3339 time of the request.
         """
         text = json.dumps(value, ensure_ascii=False)
-        stdout = InMemory(text.encode("utf-8", "surrogatepass"))
+        self._keep(argv, text.encode("utf-8", "surrogatepass"), started)
+
+    def _keep(self, argv: tuple[str, ...], text: bytes, started: str) -> None:
         with self._lock:
-            self._records.append(Record(0, API, argv, 0, stdout, b"", started))
+            self._records.append(Record(0, API, argv, 0, InMemory(text), b"", started))
 
     @contextlib.contextmanager
     def _failures_kept(self, argv: tuple[str, ...]) -> Iterator[None]:
@@ -121,6 +130,31 @@ class RecordingApi(Api):
         record = Record(0, API, argv, None, error=str(error), denied=missing_permission(error))
         with self._lock:
             self._records.append(record)
+
+
+class RecordsAlone(RecordingApi):
+    """An Api for lists of which the records alone matter: no object is held, as 30,000 pods, with
+    their environment and managedFields, take 1 GB."""
+
+    def __init__(self, api: RecordingApi) -> None:
+        """`api`: keeps the records."""
+        super().__init__(api.session)
+        self._keeper = api
+
+    def list(
+        self,
+        path: str,
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+        limit: int = PAGE,
+        first_page: bool = False,
+    ) -> Objects:
+        """Record a list, and return no object. Args: as RecordingApi.list_of."""
+        return self._keeper.list_of(
+            path, lambda _: [], label_selector=label_selector, field_selector=field_selector,
+            limit=limit, first_page=first_page,
+        )  # fmt: skip
 
 
 def get_argv(path: str, label_selector: str = "", field_selector: str = "") -> tuple[str, ...]:

@@ -45,8 +45,11 @@ def of_pod(namespace: str, name: str, bundle: Bundle) -> ProgramList:
         name: of the pod.
         bundle: all records.
     """
-    cluster = ClusterView(bundle)
-    where = f"pod {namespace}/{name}"
+    return _of_pod(namespace, name, ClusterView(bundle))
+
+
+def _of_pod(namespace: str, name: str, cluster: ClusterView) -> ProgramList:
+    bundle, where = cluster.bundle, f"pod {namespace}/{name}"
     pod = placed_pod(cluster, namespace, "pod", name)
     if not pod.node:
         return ProgramList(where, "", (), (f"{where} is on no node that is known",))
@@ -92,7 +95,8 @@ def of_pods(pods: Sequence[Placed], target: str, bundle: Bundle) -> ProgramList:
         bundle: all records.
     """
     own = [pod for pod in pods if not pod.host_network]
-    lists = [of_pod(pod.namespace, pod.name, bundle) for pod in own]
+    cluster = ClusterView(bundle)  # one for all: it reads every object of the cluster
+    lists = [_of_pod(pod.namespace, pod.name, cluster) for pod in own]
     missing: dict[str, int] = {}
     for pod, found in zip(own, lists, strict=True):
         for text in found.missing:  # the same is missing of many pods
