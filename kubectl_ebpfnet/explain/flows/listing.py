@@ -64,7 +64,22 @@ def of_node(
         most: of the newest flows, None for all.
         alive: leave out those that are over; they are counted.
     """
-    node = ClusterView(bundle).node(name)
+    return flows_of(ClusterView(bundle).node(name), filters, most, alive=alive)
+
+
+def flows_of(
+    node: NodeView,
+    filters: Sequence[FlowFilter] = (),
+    most: int | None = None,
+    *,
+    alive: bool = False,
+) -> FlowList:
+    """Return the same of a node's view: those of one cluster share what all objects are read for.
+
+    Args:
+        node: the view.
+        filters, most, alive: as of `of_node`.
+    """
     tables = _read(node, filters)
     join = Join(node)
     fits = _Fits(filters)
@@ -75,7 +90,7 @@ def of_node(
     flows = tuple(shown[:most])
     known = bool(found) or _known(node)
     return FlowList(
-        f"node {name}", name, flows, missing, known, len(shown) - len(flows),
+        f"node {node.name}", node.name, flows, missing, known, len(shown) - len(flows),
         len(found) - len(shown),
     )  # fmt: skip
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from kubectl_ebpfnet.explain.flows.listing import of_node, pod_filters
+from kubectl_ebpfnet.explain.flows.listing import flows_of, pod_filters
+from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.placed import Placed
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.flows import FlowList
@@ -44,10 +45,10 @@ def of_pods(
         if pod.node and not pod.host_network
         for address in pod.addresses
     }
-    lists = []
+    lists, cluster = [], ClusterView(bundle)
     for node in dict.fromkeys(node for node, _ in owner):
         filters = pod_filters((address for at, address in owner if at == node), peers)
-        lists.append(of_node(node, bundle, filters, alive=alive))
+        lists.append(flows_of(cluster.node(node), filters, alive=alive))
     flows = [flow for found in lists for flow in found.flows]
     if len(lists) > 1:  # ages of different nodes compare, clocks do not
         flows.sort(key=lambda flow: _older(flow.last_seen.any))
