@@ -203,3 +203,11 @@ def test_a_wrong_mac_in_the_far_pod_leaves_the_answer_open() -> None:
     path = ask(changed(NATIVE, entry), "client", "pod/web:8081")
     assert path.verdict == "unknown"
     assert "of the way back: the stack drops what is for another MAC" in path.reason
+
+
+def test_a_next_hop_that_does_not_answer_is_asked_by_hand() -> None:
+    silent = json.dumps([{"dst": NODE1, "dev": "eth0", "state": ["FAILED"]}])
+    path = to_web(say("node2", NEIGHBOURS, silent))
+    assert path.verdict == "dropped"
+    assert path.fix is not None
+    assert path.fix.command == f"arping -I eth0 {NODE1}"

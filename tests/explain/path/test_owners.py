@@ -237,3 +237,28 @@ def test_without_the_agents_list_the_ciliumendpoint_is_compared() -> None:
     wrong = edit("node1", LXC, row(WEB_ADDRESS, r"sec_id=\d+", "sec_id=999"))
     assert finding(answer(silent, wrong), f"and it is 28122 by pod default/{WEB}")
     assert not [f.title for f in answer(silent).findings if "cilium_lxc" in f.title]
+
+
+def without_row(text: str) -> str:
+    return "".join(row for row in text.splitlines(True) if f"{WEB_ADDRESS}:" not in row)
+
+
+def unlisted(text: str) -> str:
+    """The agent's list without the endpoint."""
+    return json.dumps([e for e in json.loads(text) if WEB_ADDRESS not in json.dumps(e)])
+
+
+def test_a_pod_that_is_gone_for_the_datapath_too_is_named_by_who_still_names_it() -> None:
+    gone = objects(PODS, without(WEB))
+    path = answer(gone, edit("node1", LXC, without_row), edit("node1", ENDPOINT_LIST, unlisted))
+    assert f"no endpoint has {WEB_ADDRESS} on node1" in dropped_at(path).summary
+    assert f"pod default/{WEB} is gone from the API server" in path.cause
+    assert "EndpointSlices" in path.cause
+    assert path.fix is not None
+    assert path.fix.command.startswith("kubectl get endpointslices")
+
+
+def test_a_pod_that_is_there_and_lacks_its_row_is_not_gone() -> None:
+    path = answer(edit("node1", LXC, without_row), edit("node1", ENDPOINT_LIST, unlisted))
+    assert f"no endpoint has {WEB_ADDRESS} on node1" in dropped_at(path).summary
+    assert "is gone" not in path.cause

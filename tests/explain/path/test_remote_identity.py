@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 
 from tests.explain.path.changed import POLICY, Change, ask, changed, dropped_at, finding
-from tests.explain.path.variants import edit
+from tests.explain.path.variants import edit, json_edit
 
 IPCACHE, MAPS = "cilium-dbg bpf ipcache list", "cilium-dbg bpf policy get --all -o json"
+SERVICES = "../features/services/agent.zip"
 SAID = "node2 takes 10.244.0.135 for identity 2 (world), and CiliumEndpoint default/web has "
 
 
@@ -50,3 +51,22 @@ def test_it_is_the_cause_where_the_pods_own_identity_is_let_through() -> None:
 
 def test_a_pod_with_its_own_identity_is_no_finding() -> None:
     assert not [found for found in path_of().findings if " takes " in found.title]
+
+
+def relabelled(value: object) -> None:
+    """CiliumEndpoint of the client has another identity than the one that its node sends."""
+    assert isinstance(value, dict)
+    for item in value["items"]:
+        if item["metadata"]["name"].startswith("client"):
+            item["status"]["identity"]["id"] = 4242
+
+
+def test_the_identity_in_a_tunnel_is_of_the_senders_agent() -> None:
+    path = ask(changed(SERVICES, json_edit("api", "get ciliumendpoints -A", relabelled)),
+               "client", "svc/web")  # fmt: skip
+    found = finding(path, "node2 sends what 10.44.1.144 sends as ")
+    assert "identity 4242" in found.title
+    assert "Cilium's agent on node2 is behind" in found.detail
+    assert not [one for one in path.findings if one.title.startswith("node1 takes 10.44.1.144")]
+    healthy = ask(changed(SERVICES), "client", "svc/web")
+    assert not [one for one in healthy.findings if " sends what " in one.title]

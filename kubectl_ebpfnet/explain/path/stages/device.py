@@ -11,6 +11,7 @@ from kubectl_ebpfnet.explain.path.stages import (
     host_firewall,
     losses,
     next_hop,
+    pod_gone,
     size,
     to_gateway,
 )
@@ -154,6 +155,7 @@ def _by_cilium_host(walk: PathBuilder, here: PacketState, node: NodeView) -> Pac
     known = node[q.ENDPOINTS].known or node[q.ENDPOINT_MAP].known
     if known and any(target in cidr for cidr in _own_cidrs(walk, here.node)):
         evidence = cite.whole(node[q.ENDPOINT_MAP].record or node[q.ENDPOINTS].record)
+        gone = pod_gone.left_of(walk, node, target)
         walk.drop(
             *here.in_cilium(HopKind.ROUTE),
             f"no endpoint has {target} on {here.node}: Stale or unroutable IP",
@@ -162,8 +164,8 @@ def _by_cilium_host(walk: PathBuilder, here: PacketState, node: NodeView) -> Pac
             evidence,
             title=f"{target} is in {here.node}'s pod CIDR, but no endpoint has it",
             detail=_why_unroutable(walk, node, target),
-            cause=_cause_unroutable(node, target),
-            fix=_fix_unroutable(node, target),
+            cause=gone[0] if gone is not None else _cause_unroutable(node, target),
+            fix=gone[1] if gone is not None else _fix_unroutable(node, target),
         )
         return None
     unread = ": its row of the ipcache was not read" if node.left_out(q.IPCACHE, target) else ""

@@ -85,7 +85,7 @@ def _drop_unresolved(
         title=f"neighbour {target} on {here.device} of {here.node} is {state}",
         detail=detail,
         cause=why.cause if why is not None else "",
-        fix=why.fix if why is not None else None,
+        fix=why.fix if why is not None else _ask_for(here, target, detail),
         object=why.object if why is not None else "",
     )  # fmt: skip
 
@@ -154,8 +154,11 @@ def _no_entry(
     )
 
 
-def _ask_for(here: PacketState, target: Address) -> Fix:
-    return Fix(f"Ask for it on {here.node}.", f"arping -I {word(here.device)} {target}")
+def _ask_for(here: PacketState, target: Address, why: str = "") -> Fix:
+    """Return how to ask for a MAC by hand; `why` are sentences that stand before it."""
+    device = word(here.device)
+    ask = f"ndisc6 {target} {device}" if ":" in str(target) else f"arping -I {device} {target}"
+    return Fix(f"{why} Ask for it on {here.node}.".strip(), ask)
 
 
 def _silent(walk: PathBuilder) -> bool:

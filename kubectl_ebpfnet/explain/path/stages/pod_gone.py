@@ -41,17 +41,40 @@ def report(walk: PathBuilder, node: NodeView, address: Address) -> None:
         node: whose endpoint has the address.
         address: of the packet's destination.
     """
-    if walk.cluster.pods_with(address):
+    found = left_of(walk, node, address)
+    if found is None:
         return
+    title, fix, listed = found
+    walk.finding(
+        Severity.ERROR, title,
+        f"No pod of the API server has {address}: nobody answers, unless its container still runs. "
+        f"`{fix.command}` shows what is left of it.",
+        cite.whole(listed),
+    )  # fmt: skip
+    walk.outdate()  # who answered may be the pod that is gone
+    walk.doubt(title, Decides.DROP, fix)
+
+
+def left_of(walk: PathBuilder, node: NodeView, address: Address) -> tuple[str, Fix, Record] | None:
+    """Return which pod is gone and who still names it, what to do, and the list that lacks it; None
+    where a pod has the address, or nobody knows.
+
+    Args:
+        walk: in progress.
+        node: whose pod it was.
+        address: of the pod.
+    """
+    if walk.cluster.pods_with(address):
+        return None
     names = list(_names(walk, node, address))
     if len({(one.namespace, one.pod) for one in names}) != 1:
-        return
+        return None
     first, pod = names[0], walk.cluster.pod(names[0].namespace, names[0].pod)
     # Other networks of a pod (Multus) have addresses that its status does not name.
     moved = pod is not None and bool(pod.addresses) and first.held_by == _SLICES
     listed = _listed(walk, node, first, address)
     if listed is None or (pod is not None and not moved):
-        return
+        return None
     holders = few(list(dict.fromkeys(one.held_by for one in names)), 3)
     now = "is gone from the API server"
     if pod is not None:
@@ -64,14 +87,7 @@ def report(walk: PathBuilder, node: NodeView, address: Address) -> None:
         "who wrote the object, did not clean up.",
         first.command,
     )
-    walk.finding(
-        Severity.ERROR, title,
-        f"No pod of the API server has {address}: nobody answers, unless its container still runs. "
-        f"`{first.command}` shows what is left of it.",
-        cite.whole(listed),
-    )  # fmt: skip
-    walk.outdate()  # who answered may be the pod that is gone
-    walk.doubt(title, Decides.DROP, fix)
+    return title, fix, listed
 
 
 def _names(walk: PathBuilder, node: NodeView, address: Address) -> Iterator[_Name]:

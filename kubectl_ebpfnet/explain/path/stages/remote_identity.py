@@ -19,7 +19,7 @@ from kubectl_ebpfnet.explain.views.names import identity_text
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import REMOTE_NODE
 from kubectl_ebpfnet.model.net import Address
-from kubectl_ebpfnet.model.path import Severity
+from kubectl_ebpfnet.model.path import Evidence, HopKind, Severity
 
 
 def compare(walk: PathBuilder, subject: PolicySubject) -> None:
@@ -40,21 +40,35 @@ def compare(walk: PathBuilder, subject: PolicySubject) -> None:
         return
     said, right = (identity_text(walk.cluster, each) for each in (identity, known.identity))
     node = subject.node
-    title = (
-        f"{node.name} takes {address} for {said}, and CiliumEndpoint {pod.namespace}/{pod.name} "
-        f"has {right}"
-    )
-    found = see_agent(walk.cluster, title, node.name)
-    entry = node.ipcache_of(address) if address is not None else None
+    proof: tuple[Evidence, ...] = ()
+    whose = f"CiliumEndpoint {pod.namespace}/{pod.name} has {right}"
+    if _by_tunnel(walk, subject, pod.node):
+        title, behind = f"{pod.node} sends what {address} sends as {said}, and {whose}", pod.node
+        proof = cite.whole(walk.cluster.node(behind)[q.ENDPOINTS].record)
+    else:
+        title, behind = f"{node.name} takes {address} for {said}, and {whose}", node.name
+        entry = node.ipcache_of(address) if address is not None else None
+        if entry is not None:
+            proof = cite.of(node[q.IPCACHE].record, entry.span)
+    found = see_agent(walk.cluster, title, behind)
     walk.finding(
         Severity.WARNING,
         title,
         "Labels that were just changed take seconds to be known everywhere. If it stays so: "
         f"{found.fix.text}",
-        cite.of(node[q.IPCACHE].record, entry.span) if entry is not None else (),
+        proof,
     )
     if _allowed(walk, subject, known.identity) != _allowed(walk, subject, identity):
         walk.stale = walk.stale or found
+
+
+def _by_tunnel(walk: PathBuilder, subject: PolicySubject, sender: str) -> bool:
+    """Tell whether the tunnel brought the identity: the agent of the sender's node gave it."""
+    return (
+        subject.direction == "ingress"
+        and sender not in ("", subject.node.name)
+        and any(hop.kind is HopKind.TUNNEL and hop.node == sender for hop in walk.hops)
+    )
 
 
 def _node(walk: PathBuilder, subject: PolicySubject, address: Address) -> None:
