@@ -125,13 +125,33 @@ class Unauthorized(ClusterError):
     """401: the credentials are missing, wrong or too old."""
 
 
-_POD_CHANGES = (("pods", "create"), ("pods", "delete"))
+_CHANGES = (
+    ("pods", "create"), ("pods", "delete"), ("services", "create"), ("services", "delete"),
+)  # fmt: skip
 
 
-def role_file(verb: str, resource: str) -> str:
-    """Return the document with the Role that allows a verb: node pods change the cluster."""
-    changes = resource in ("namespaces", "secrets") or (resource, verb) in _POD_CHANGES
-    return "docs/rbac-node-pod.yaml" if changes else "docs/rbac.yaml"
+def tier_of(verb: str, resource: str, namespace: str = "") -> str:
+    """Return the least tier with a right (model/tiers.py), and what prints it."""
+    tier = "agents"
+    if resource in ("namespaces", "secrets") or (resource, verb) in _CHANGES:
+        tier = "deploy"
+    elif resource == "pods/exec" and namespace == "ebpfnet":  # of installed node pods
+        tier = "node-pods"
+    elif resource == "pods/exec" and namespace.startswith("ebpfnet-"):  # of a run's own
+        tier = "deploy"
+    return f"tier {tier}, {print_rbac(tier)}"
+
+
+def tier_of_words(denied: str) -> str:
+    """Return the tier of a record's `denied`: `create pods/exec in namespace x`."""
+    right, _, namespace = denied.partition(" in namespace ")
+    verb, _, resource = right.partition(" ")
+    return tier_of(verb, resource, namespace)
+
+
+def print_rbac(tier: str) -> str:
+    """Return the command that prints a tier's roles."""
+    return f"kubectl ebpfnet doctor --print-rbac={tier}"
 
 
 class Forbidden(ClusterError):
@@ -153,10 +173,11 @@ class Forbidden(ClusterError):
             message: replaces the usual message, unless "".
         """
         where = f" in namespace {namespace}" if namespace else ""
-        file, role = role_file(verb, resource), "Role" if namespace else "ClusterRole"
+        role = "Role" if namespace else "ClusterRole"
+        tier = tier_of(verb, resource, namespace)
         super().__init__(
             message or f"this user may not {verb} {resource}{where}",
-            hint=f'a {role} with verb "{verb}" on "{resource}"{where} allows it ({file})',
+            hint=f'a {role} with verb "{verb}" on "{resource}"{where} allows it ({tier})',
         )
         self.verb = verb
         self.resource = resource

@@ -125,6 +125,14 @@ ToNamespace = Annotated[
         show_default=False,
     ),
 ]
+PrintRbac = Annotated[
+    str,
+    typer.Option(
+        "--print-rbac",
+        metavar="TIER",
+        help="One of: capture, agents, node-pods, deploy; print its roles, or those of all",
+    ),
+]
 Capture = Annotated[
     str,
     typer.Option(

@@ -30,7 +30,8 @@ _MOST_VERBOSE = 10
 _NAMESPACE = "namespace"
 _SHARED = frozenset(flag.field for flag in (*CONNECTION, VERBOSITY))
 _LOG_ALONE = "Log HTTP requests on stderr: -v=6 to -v=9"
-_DRY_RUN = "--dry-run"
+_BARE = {"--dry-run": BARE, "--print-rbac": "all"}
+"""What a flag without a value means; pflag's NoOptDefVal."""
 _TRUE = ("true", "True", "TRUE", "t", "T", "1")
 _FALSE = ("false", "False", "FALSE", "f", "F", "0")
 SETTINGS = {"help_option_names": ["-h", "--help"], "terminal_width": 80}
@@ -184,8 +185,8 @@ def click_spelling(args: Sequence[str], switches: dict[str, bool]) -> Iterator[s
                     raise UsageError(f"flag needs a value: {flag}")
                 pending = next(words, None)
             Progress().warn(f"{flag} has no effect: {why}")
-        elif word == _DRY_RUN and switches.get(word) is False:
-            yield f"{_DRY_RUN}={BARE}"  # as with kubectl a value stands behind = alone
+        elif word in _BARE and switches.get(word) is False:
+            yield f"{word}={_BARE[word]}"  # as with kubectl a value stands behind = alone
         elif equals and switches.get(flag):
             yield from _switch(flag, value)
         elif equals and len(flag) == 2 and flag in switches:

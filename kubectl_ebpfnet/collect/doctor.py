@@ -23,6 +23,7 @@ from kubectl_ebpfnet.errors import ApiUnreachable, ClusterError, Unauthorized
 from kubectl_ebpfnet.model import doctor, json_members
 from kubectl_ebpfnet.model.evidence import CLIENT, Bundle, InMemory, Record, now
 from kubectl_ebpfnet.model.fact import Need
+from kubectl_ebpfnet.model.node_pods import INSTALLED_NAMESPACE
 from kubectl_ebpfnet.parse import kube
 
 _WHO = "/apis/authentication.k8s.io/{}/selfsubjectreviews"
@@ -85,7 +86,9 @@ def _narrower(
         partial(api.allowed, right.verb, right.resource, namespace, right.name)
         for right in denied
         if right.namespaced
-        for namespace in dict.fromkeys(namespaces)
+        for namespace in dict.fromkeys(
+            (*namespaces, *([INSTALLED_NAMESPACE] if right.resource == "pods/exec" else ()))
+        )
     ]
 
 

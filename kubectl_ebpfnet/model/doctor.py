@@ -1,7 +1,7 @@
 """The answer of `doctor`, and the rights that it checks. JSON: docs/json.md.
 
-The rights are those of docs/rbac.yaml and docs/rbac-node-pod.yaml (a test holds them together), in
-the words of SelfSubjectAccessReview (Kubernetes API reference, authorization.k8s.io/v1).
+The rights are those of the roles that `doctor --print-rbac` prints (tiers.py), in the words of
+SelfSubjectAccessReview (Kubernetes API reference, authorization.k8s.io/v1).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Right:
     Attributes:
         verb, resource: `list`, `pods`, `pods/exec`, `ciliumnodes.cilium.io`.
         name: of the one object that is meant, "" for all.
-        uses: users of the right: some of COMMANDS (docs/rbac.yaml), `node-pod`, `cleanup`,
+        uses: users of the right: some of COMMANDS, `node-pod`, `cleanup`,
             `pull-secret`.
         effect: what commands do not show without it.
         allowed: in the whole cluster; None when the API server did not say.
@@ -100,7 +100,7 @@ _NEEDED: tuple[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], str], ..
     (("list",), ("nodes",), _DEEP, "the nodes' addresses and health"),
     (("get",), ("services",), ("path",), "svc/NAME cannot be named as a destination"),
     (("list",), ("services",), _DEEP, "which Service an address is of"),
-    (_READ, ("endpointslices.discovery.k8s.io",), _DEEP, "backends of Services, by the API"),
+    (("list",), ("endpointslices.discovery.k8s.io",), _DEEP, "backends of Services, by the API"),
     (
         _READ,
         ("deployments.apps", "statefulsets.apps", "daemonsets.apps", "replicasets.apps"),
@@ -109,13 +109,14 @@ _NEEDED: tuple[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], str], ..
     ),
     (_READ, ("jobs.batch",), COMMANDS, _WORKLOAD),
     (
-        _READ,
+        ("list",),
         (
             "ciliumendpoints.cilium.io", "ciliumnodes.cilium.io", "ciliumidentities.cilium.io",
         ),
         _DEEP,
         _VIEW,
     ),
+    (("get",), ("ciliumendpoints.cilium.io",), ("path",), _VIEW),
     (
         ("list",),
         (

@@ -7,6 +7,8 @@ from enum import StrEnum
 from kubectl_ebpfnet.model.dataclass import dataclass
 
 SCHEMA = "ebpfnet.dev/node-pods/v1"
+INSTALLED_NAMESPACE = "ebpfnet"
+"""Of node pods that stay, unless `node-pods --print-manifest -n` named another."""
 
 
 class Origin(StrEnum):

@@ -150,7 +150,7 @@ def our_lab(lab: Lab) -> Lab:
 
 @pytest.fixture
 def sre() -> Path:
-    """kubeconfig of a user who may do what docs/rbac.yaml says and no more."""
+    """kubeconfig of a user who has tier `agents` and no more."""
     return SRE_CONFIG
 
 

@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
+from kubectl_ebpfnet.model.tiers import Tier
 from tests.lab.cluster.config import NOBODY_CONFIG
 from tests.lab.cluster.control import api, manifests
+from tests.lab.cluster.control.manifests import bound
 from tests.lab.cluster.image import images
 from tests.lab.cluster.kubectl import program
 from tests.lab.cluster.tools.live import objects
@@ -389,32 +390,16 @@ def test_a_full_node_takes_ours_and_nobody_gives_way(our_lab: Lab) -> None:
 
 
 @contextmanager
-def user_with(lab: Lab, *files: str) -> Iterator[str]:
-    """A user who may do what these files of docs/ say, and no more."""
+def user_of_tier(lab: Lab, tier: Tier) -> Iterator[str]:
+    """A user who has a tier, and no more."""
     user = f"e2e-{secrets.token_hex(3)}"
-    made: list[dict[str, Any]] = []
-    for file in files:
-        for role in yaml.safe_load_all((ROOT / "docs" / file).read_text()):
-            name = f"{user}-{role['metadata']['name']}"
-            subject = {"kind": "User", "name": user, "apiGroup": "rbac.authorization.k8s.io"}
-            reference = {"kind": "ClusterRole", "name": name, "apiGroup": subject["apiGroup"]}
-            made.append({**role, "metadata": {"name": name}})
-            made.append(
-                {
-                    "apiVersion": role["apiVersion"],
-                    "kind": "ClusterRoleBinding",
-                    "metadata": {"name": name},
-                    "subjects": [subject],
-                    "roleRef": reference,
-                }
-            )
-    with objects(lab, *made):
+    with objects(lab, *bound(user, tier)):
         yield user
 
 
 def test_the_documented_rights_are_enough(our_lab: Lab) -> None:
     with (
-        user_with(our_lab, "rbac-node-pod.yaml") as user,
+        user_of_tier(our_lab, Tier.DEPLOY) as user,
         a_run(our_lab, "node1", as_user=user, speaks=True) as live,
     ):
         assert live.failures == {}
@@ -450,4 +435,4 @@ def test_who_may_not_clean_up_is_told_the_verb(our_lab: Lab) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert "error: this user may not list namespaces\n" in done.stderr
     assert 'verb "list" on "namespaces"' in done.stderr
-    assert "docs/rbac-node-pod.yaml" in done.stderr
+    assert "--print-rbac=deploy" in done.stderr

@@ -1,4 +1,4 @@
-"""`kubectl ebpfnet path` as users who may do all, what docs/rbac.yaml says, less, nothing."""
+"""`kubectl ebpfnet path` as users who may do all, what tier `agents` has, less, nothing."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def shape(answer: Answer) -> list[tuple[str, ...]]:
     return [tuple(str(hop[part]) for part in parts) for hop in answer.hops]
 
 
-def test_what_the_role_in_docs_allows_is_enough(our_lab: Lab, sre: Path) -> None:
+def test_what_the_tier_allows_is_enough(our_lab: Lab, sre: Path) -> None:
     # A flow that is answered: without, an agent with an old bpftool leaves node2's tcx undecided.
     web = our_lab.get("service", "web")["spec"]["clusterIP"]
     our_lab.run("client2", *FETCH, f"http://{web}/")
@@ -96,7 +96,7 @@ def test_nobody_is_told_which_verb_is_missing(our_lab: Lab, nobody: Path) -> Non
     answer = path(our_lab, "pod/client", WORLD, kubeconfig=nobody)
     assert (answer.code, answer.document) == (1, {})
     assert 'verb "get" on "pods" in namespace default' in answer.stderr
-    assert "docs/rbac.yaml" in answer.stderr
+    assert "--print-rbac=agents" in answer.stderr
 
 
 def test_user_without_rights_by_impersonation(lab: Lab) -> None:

@@ -17,6 +17,9 @@ its agent and node pod, and how much path, programs, flows and capture will
 show of it: full, partial or blind. Nothing is deployed, except with
 --node-access pod: that deploys and tries a node pod on every node.
 
+--print-rbac[=TIER] contacts no cluster: it prints what to apply, and how to
+bind it.
+
 Exit codes: 0 path shows all or some of each node, 3 path would be blind on a
 node that is Ready, 1 error, 2 usage.""",
     examples=(
@@ -25,6 +28,7 @@ node that is Ready, 1 error, 2 usage.""",
         ("With every right, and problems in full", "doctor -o wide"),
         ("Check that node pods run on every node", "doctor --node-access pod"),
         ("As another user", "doctor --as jane"),
+        ("Roles for who may only exec into Cilium's agents", "doctor --print-rbac=agents"),
     ),
     namespace="Namespace to check rights in",
 )
@@ -37,8 +41,14 @@ def run(
     capture: flags.Capture = "",
     colored: flags.Color = "auto",
     timeout: flags.Timeout = "30s",
+    print_rbac: flags.PrintRbac = "",
 ) -> int:
     """Check what each command can see of this cluster."""
+    if print_rbac:
+        from kubectl_ebpfnet.render.doctor.rbac import rbac_text
+
+        emit(rbac_text(print_rbac, "yaml" if output == "table" else output))
+        return 0
     output = flags.report_output(output)
     view = view_of(width(), colored, global_flags.verbosity)
     limit = arguments.duration(timeout, "--timeout")

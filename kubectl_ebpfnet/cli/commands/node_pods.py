@@ -57,11 +57,8 @@ def run(
             raise UsageError("node/NAME and --image are for --print-manifest")
         return show(global_flags, output or "table")
     from kubectl_ebpfnet.cluster.nodepods.installed import manifests
-    from kubectl_ebpfnet.cluster.nodepods.manifest import (
-        DEFAULT_IMAGE,
-        INSTALLED_NAMESPACE,
-        NodePodOptions,
-    )
+    from kubectl_ebpfnet.cluster.nodepods.manifest import DEFAULT_IMAGE, NodePodOptions
+    from kubectl_ebpfnet.model.node_pods import INSTALLED_NAMESPACE
     from kubectl_ebpfnet.render.text.documents import manifest_text
 
     node = node_name(target) if target else ""

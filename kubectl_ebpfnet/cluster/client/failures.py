@@ -20,6 +20,7 @@ from kubectl_ebpfnet.errors import (
     NotFound,
     ParseError,
     Unauthorized,
+    tier_of,
 )
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.untrusted import json_value
@@ -58,7 +59,6 @@ k8s.io/apiserver/pkg/admission/plugin."""
 EXEC_HINT = (
     'exec needs both verbs "get" and "create" on "pods/exec": a websocket begins as a GET, which'
     ' every API server checks as "get", and from Kubernetes 1.35 on as "create" too'
-    " (docs/rbac.yaml)"
 )
 """kubernetes/kubernetes#78741 (get) and #134577 (create as well, 1.35)."""
 
@@ -202,7 +202,7 @@ def _forbidden(request: ApiRequest, message: str) -> Forbidden:
         verb = match["verb"] if match else verb
     error = Forbidden(verb, request.resource or "this", request.namespace)
     if request.resource == "pods/exec":
-        error.hint = EXEC_HINT
+        error.hint = f"{EXEC_HINT} ({tier_of(verb, request.resource, request.namespace)})"
     return error
 
 

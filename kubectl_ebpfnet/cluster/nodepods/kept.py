@@ -13,7 +13,6 @@ from kubectl_ebpfnet.cluster.nodepods import manifest
 from kubectl_ebpfnet.cluster.nodepods.manifest import (
     CONTAINER,
     EXPIRES,
-    INSTALLED_NAMESPACE,
     RUN,
     STANDING_SELECTOR,
     VERSION,
@@ -24,6 +23,7 @@ from kubectl_ebpfnet.errors import ClusterError, Forbidden, NotFound
 from kubectl_ebpfnet.model import json_members as js
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.kube import Pod
+from kubectl_ebpfnet.model.node_pods import INSTALLED_NAMESPACE
 from kubectl_ebpfnet.parse import kube
 
 _LOST = frozenset(("Evicted", "NodeLost", "Shutdown", "Terminated"))

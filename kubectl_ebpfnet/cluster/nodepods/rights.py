@@ -9,7 +9,7 @@ from kubectl_ebpfnet.cluster.pool import Pool
 from kubectl_ebpfnet.errors import ApiUnreachable, ClusterError, Forbidden
 
 NEEDED = (("create", "namespaces"), ("create", "pods"), ("create", "pods/exec"))
-"""Verb and resource of what every deployment creates (docs/rbac-node-pod.yaml)."""
+"""Verb and resource of what every deployment creates (tier deploy, model/tiers.py)."""
 
 
 def check_rights(api: Api, seconds: float | None) -> None:

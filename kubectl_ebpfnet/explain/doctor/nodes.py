@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.errors import ParseError, print_rbac, tier_of
 from kubectl_ebpfnet.explain.doctor.captured import lacks_of_capture
 from kubectl_ebpfnet.explain.doctor.context import NODE_POD, DoctorContext
 from kubectl_ebpfnet.explain.doctor.tools import DEEP, NO_SHELL, by_tools
@@ -31,7 +31,6 @@ from kubectl_ebpfnet.model.untrusted import integer
 _NOT_FOUND = 127
 _LABELS = {"ebpfnet.dev/keep": "kept", "ebpfnet.dev/node-pod": "installed"}
 """Label of a node pod that stays, and who let it: kept ones have both."""
-_FILE = "docs/rbac.yaml"
 _ASKED = frozenset(argv for fact in q.FACTS if Need.DOCTOR in fact.need for argv in fact.answers)
 _LATE = "that --timeout allows"  # collect/deadline.py
 
@@ -182,11 +181,13 @@ def _nobody(found: NodeCheck, context: DoctorContext) -> Lack:
     if mode == "none":
         return Lack("--node-access none asks no node", "another --node-access")
     if not found.name:
-        return Lack("no node is known: neither nodes nor agents can be listed", _FILE)
+        return Lack(
+            "no node is known: neither nodes nor agents can be listed", print_rbac("agents")
+        )
     reasons = [] if found.ready is not False else [f"the node is not Ready ({found.not_ready})"]
     if mode == "pod":
         reasons.append(found.node_pod_problem or "no node pod answered")
-        return Lack("; ".join(reasons), "docs/rbac-node-pod.yaml" if denied else "")
+        return Lack("; ".join(reasons), print_rbac("deploy") if denied else "")
     if found.node_pod_problem != NOBODY_ASKED:
         reasons.append(found.agent_problem or "no Cilium agent answers there")
     if found.node_pod_problem:
@@ -199,7 +200,7 @@ def _nobody(found: NodeCheck, context: DoctorContext) -> Lack:
         return Lack("; ".join(reasons), "a longer --timeout")
     if denied:
         reasons.append(f"no node pod can be deployed without {denied[0]}")
-        return Lack("; ".join(reasons), f"{_FILE}, or docs/rbac-node-pod.yaml for a node pod")
+        return Lack("; ".join(reasons), f"{print_rbac('agents')}, or =deploy for a node pod")
     return Lack("; ".join(reasons), NODE_POD)
 
 
@@ -235,7 +236,7 @@ def _without(
     right: Right, command: str, found: NodeCheck, context: DoctorContext
 ) -> Iterator[Lack]:
     where = f"in namespace {context.connection.namespace}"
-    help_ = f"{right.words} ({_FILE})"
+    help_ = f"{right.words} ({tier_of(right.verb, right.resource)})"
     by_agent, pair = found.by == "agent", (right.verb, right.resource)
     if pair == ("get", "pods") and command != "capture":
         yield Lack(f"pods {where}: they cannot be named", help_, blinds=command == "path")

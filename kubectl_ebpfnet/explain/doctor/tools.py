@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from kubectl_ebpfnet.errors import print_rbac
 from kubectl_ebpfnet.explain.doctor.context import NODE_POD, DoctorContext
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
@@ -29,7 +30,7 @@ def by_tools(command: str, found: NodeCheck, context: DoctorContext) -> Iterator
         context: what is known of the cluster.
     """
     denied = context.lacking_to_deploy
-    help_ = NODE_POD if not denied else f"{NODE_POD}, with docs/rbac-node-pod.yaml"
+    help_ = NODE_POD if not denied else f"{NODE_POD}, with {print_rbac('deploy')}"
     if not context.live:
         help_ = f"a new capture with {NODE_POD}"
     no = frozenset(found.missing_tools)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from kubectl_ebpfnet.errors import role_file
+from kubectl_ebpfnet.errors import tier_of_words
 from kubectl_ebpfnet.explain.flows.notes import no_snat_map
 from kubectl_ebpfnet.explain.path import former_backends, from_inside
 from kubectl_ebpfnet.explain.path.endpoints import PathEnds
@@ -70,8 +70,7 @@ def _agents(whole: WholePath) -> Iterator[Finding]:
             title = f"{record.place} left `{record.command}` unanswered: {record.error}"
             hint = "The rest of it was read."
         if record.denied:
-            verb, _, resource = record.denied.partition(" in namespace ")[0].partition(" ")
-            hint = f"Missing permission: {record.denied} ({role_file(verb, resource)})."
+            hint = f"Missing permission: {record.denied} ({tier_of_words(record.denied)})."
         said = bool(why) and why in whole.reason
         yield Finding(Severity.WARNING, title, hint, cite.whole(record), decides=said)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from kubectl_ebpfnet.errors import role_file
+from kubectl_ebpfnet.errors import tier_of_words
 from kubectl_ebpfnet.explain.path import node_state
 from kubectl_ebpfnet.explain.path.destinations import far_address
 from kubectl_ebpfnet.explain.path.entrance import WaysIn, ways_in
@@ -148,10 +148,8 @@ def _together(entries: Sequence[Entry], ways: WaysIn) -> Path:
     dropping = any(entry.path.verdict is Verdict.DROPPED for entry in entries)
     if verdict is Verdict.UNKNOWN and dropping and ways.unchecked:  # those may not be entered
         cause = f"which nodes the health checks close was not read ({ways.unchecked})"
-        verb, resource = ways.unchecked.split(" ")[:2]
-        fix = Fix(
-            f"Grant the permission that is missing: {ways.unchecked} ({role_file(verb, resource)})."
-        )
+        tier = tier_of_words(ways.unchecked)
+        fix = Fix(f"Grant the permission that is missing: {ways.unchecked} ({tier}).")
     return replace(
         path,
         verdict=verdict,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kubectl_ebpfnet.errors import role_file
+from kubectl_ebpfnet.errors import tier_of_words
 from kubectl_ebpfnet.explain.kernel.netfilter import WANTS_PORT
 from kubectl_ebpfnet.explain.path.endings import Stopped
 from kubectl_ebpfnet.explain.path.state import PathBuilder
@@ -33,8 +33,7 @@ def how_to_get(walk: PathBuilder) -> Fix | None:
     refused.sort(key=lambda record: record.place.kind is PlaceKind.POD and record.place != own)
     denied = refused[0].denied if refused else ""
     if denied:
-        verb, _, resource = denied.partition(" in namespace ")[0].partition(" ")
-        return Fix(f"Grant the permission that is missing: {denied} ({role_file(verb, resource)}).")
+        return Fix(f"Grant the permission that is missing: {denied} ({tier_of_words(denied)}).")
     by_node_pod = any(each.place.kind is PlaceKind.NODE and each.ran for each in bundle.records)
     sender = _sender(source)
     there, protocol = walk.ends.destination, walk.ends.flow.protocol

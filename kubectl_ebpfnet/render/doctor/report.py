@@ -23,7 +23,8 @@ from kubectl_ebpfnet.model.few import few
 from kubectl_ebpfnet.model.path import Evidence
 from kubectl_ebpfnet.model.probe import Judgement
 from kubectl_ebpfnet.model.protocol import codec
-from kubectl_ebpfnet.render.doctor.rights import pairs, rights
+from kubectl_ebpfnet.model.tiers import held
+from kubectl_ebpfnet.render.doctor.rights import pairs, rights, tier_document
 from kubectl_ebpfnet.render.lists import listing
 from kubectl_ebpfnet.render.lists.listing import Column, Listing
 from kubectl_ebpfnet.render.output.formats import document_text, output_format
@@ -62,6 +63,7 @@ def render(report: Checkup, bundle: Bundle, format_name: str, view: View) -> str
         document = {
             "schema": SCHEMA,
             **codec.plain(report),
+            "tiers": [tier_document(tier) for tier in held(report)],
             "bundle": {"source": bundle.source, "note": bundle.note},
         }
         return document_text(wanted, lambda: document)

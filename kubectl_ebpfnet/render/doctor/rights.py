@@ -6,21 +6,20 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from kubectl_ebpfnet.errors import print_rbac
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.doctor import COMMANDS, Checkup, Right
+from kubectl_ebpfnet.model.few import few
 from kubectl_ebpfnet.model.path import Evidence
+from kubectl_ebpfnet.model.tiers import Held, held
 from kubectl_ebpfnet.render.lists.listing import Column
 from kubectl_ebpfnet.render.text.style import escape
 from kubectl_ebpfnet.render.text.view import View
 from kubectl_ebpfnet.render.text.wrap import hanging
 
 _LABEL = 24
+_MOST = 3
 _USES = {"node-pod": "node pods", "pull-secret": "--image-pull-secret"}
-_GROUPS = (
-    ("path", "every command", "docs/rbac.yaml"),
-    ("node-pod", "node pods", "docs/rbac-node-pod.yaml"),
-    ("cleanup", "cleanup", "docs/rbac-node-pod.yaml"),
-)
 
 
 def pairs(title: str, rows: Iterable[tuple[str, str]], view: View) -> str:
@@ -53,7 +52,7 @@ Table = Callable[[str, Sequence[Column[Any]], Sequence[Any]], str]
 
 
 def rights(report: Checkup, view: View, table: Table, *, everything: bool) -> str:
-    """Return counts for each use, then the denied rights by effect.
+    """Return what is lacking of each tier, then the denied rights by effect.
 
     Args:
         report: the answer.
@@ -65,17 +64,18 @@ def rights(report: Checkup, view: View, table: Table, *, everything: bool) -> st
         return ""
     counts: list[tuple[str, str]] = []
     named: set[str] = set()
-    for use, name, file in _GROUPS:
-        mine = [right for right in report.rights if use in right.uses]
-        allowed = sum(right.allowed is True for right in mine)
-        text = f"{allowed} of {len(mine)} allowed"
-        if allowed == len(mine):
-            text = f"all {allowed} allowed"
-        elif all(right.allowed is False and not right.namespaces for right in mine):
-            # A list of all rights would only repeat the file.
-            text = f"none of {len(mine)} allowed ({file} gives them)"
-            named.update(right.words for right in mine)
-        counts.append((f"for {name}", text))
+    for tier in held(report):
+        lacked = [right for right in tier.denied if not right.namespaces]
+        if len(lacked) == tier.needed:
+            # A list of all rights would only repeat what the command prints.
+            text = f"none of {tier.needed} rights ({print_rbac(tier.tier)} gives them)"
+            named.update(right.words for right in lacked)
+        elif tier.denied:
+            few_ = few([right.words for right in tier.denied], _MOST)
+            text = f"no: lacks {few_} ({print_rbac(tier.tier)})"
+        else:
+            text = f"yes, all {tier.needed} rights" if tier.known else "not known"
+        counts.append((f"tier {tier.tier}", text))
     above = pairs("Rights", counts, view)
     denied = [r for r in report.rights if r.allowed is False and r.words not in named]
     rows = _right_rows(report.rights if everything else denied, by_resource=everything)
@@ -144,3 +144,9 @@ def _needed_for(row: _RightRow) -> str:
     if set(COMMANDS) <= set(uses):
         uses = ("every command", *(use for use in uses if use not in COMMANDS))
     return ", ".join(_USES.get(use, use) for use in uses)
+
+
+def tier_document(tier: Held) -> dict[str, Any]:
+    """Return a tier as docs/json.md names it."""
+    lacks = [right.words for right in tier.denied]
+    return {"name": tier.tier.value, "held": tier.held, "lacks": lacks}

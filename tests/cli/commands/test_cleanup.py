@@ -156,7 +156,7 @@ def test_what_cannot_be_removed_does_not_stop_the_rest(cluster):
     assert done.returncode == 1
     first, second = done.stdout.splitlines()
     assert "not removed: this user may not delete namespaces; a ClusterRole with verb" in first
-    assert "docs/rbac-node-pod.yaml" in first
+    assert "--print-rbac=deploy" in first
     assert second.endswith(" removed")
     assert list(cluster.objects) == [stays]
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from kubectl_ebpfnet.capture.open import open_bundle
 from kubectl_ebpfnet.cluster.nodepods import manifest
@@ -152,29 +151,6 @@ def lacks(report: Checkup, name: str, command: str) -> list[tuple[str, str]]:
 # --- rights ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("file", "role", "uses"),
-    [
-        ("rbac.yaml", "ebpfnet-path", "path programs flows capture"),
-        ("rbac-node-pod.yaml", "ebpfnet-node-pod", "node-pod"),
-        ("rbac-node-pod.yaml", "ebpfnet-node-pod-pull-secret", "pull-secret"),
-    ],
-)
-def test_the_rights_are_those_of_the_documents(file: str, role: str, uses: str) -> None:
-    written = set()
-    for document in yaml.safe_load_all((ROOT / "docs" / file).read_text()):
-        if document["metadata"]["name"] != role:
-            continue
-        for rule in document["rules"]:
-            for group in rule["apiGroups"]:
-                for resource in rule["resources"]:
-                    full = f"{resource}.{group}" if group else resource
-                    for name in rule.get("resourceNames", [""]):
-                        written |= {(verb, full, name) for verb in rule["verbs"]}
-    ours = {(r.verb, r.resource, r.name) for r in RIGHTS if set(uses.split()) & set(r.uses)}
-    assert ours == written
-
-
 def test_labels_are_those_of_the_cluster_room() -> None:
     assert doctor_nodes._LABELS == {manifest.KEEP: "kept", manifest.STANDING: "installed"}
 
@@ -188,7 +164,7 @@ def test_rights_that_hold_in_a_namespace_alone() -> None:
     assert levels(report, "n1")["path"] == "partial"
     ((what, help_),) = lacks(report, "n1", "path")
     assert what == "svc/NAME cannot be named as a destination"
-    assert help_ == "get services (docs/rbac.yaml)"
+    assert help_ == "get services (tier agents, kubectl ebpfnet doctor --print-rbac=agents)"
 
 
 def test_who_cannot_name_a_pod_gets_no_path() -> None:
@@ -259,7 +235,7 @@ def test_an_exec_that_is_denied_blinds() -> None:
     poor = two(refused, agent2="", denied=NODE_POD_RIGHTS)
     ((what, help_),) = lacks(poor, "n2", "path")
     assert what == "exec is denied; no node pod can be deployed without create namespaces"
-    assert help_.startswith("docs/rbac.yaml")
+    assert help_ == "kubectl ebpfnet doctor --print-rbac=agents, or =deploy for a node pod"
 
 
 def test_an_agent_that_is_late() -> None:
@@ -340,7 +316,10 @@ def test_a_node_pod_that_could_not_be_deployed() -> None:
     why = silent(node_place("n2"), "no node pod: this user may not create namespaces")
     report = two(why, mode="pod", denied=("create namespaces",))
     assert lacks(report, "n2", "path") == [
-        ("no node pod: this user may not create namespaces", "docs/rbac-node-pod.yaml")
+        (
+            "no node pod: this user may not create namespaces",
+            "kubectl ebpfnet doctor --print-rbac=deploy",
+        )
     ]
 
 

@@ -260,17 +260,20 @@ def test_an_agent_that_crashes_leaves_the_pods_side() -> None:
 
 
 @pytest.mark.parametrize(
-    ("verb", "file"),
+    ("verb", "tier"),
     [
-        ("create pods/exec in namespace default", "docs/rbac.yaml"),
-        ("create namespaces", "docs/rbac-node-pod.yaml"),
+        ("create pods/exec in namespace default", "agents"),
+        ("get pods/exec in namespace ebpfnet", "node-pods"),
+        ("get pods/exec in namespace ebpfnet-0a1b2c3d", "deploy"),
+        ("create namespaces", "deploy"),
     ],
 )
-def test_a_denied_verb_is_named_with_the_role_that_has_it(verb: str, file: str) -> None:
+def test_a_denied_verb_is_named_with_the_tier_that_has_it(verb: str, tier: str) -> None:
     denied = could_not(pod_place("default", "client"), f"this user may not {verb}", verb)
     path = ask(changed(VXLAN, without("client"), more=(denied,)), "client", "1.1.1.1:80")
     detail = finding(path, "could not be asked").detail
-    assert detail == f"Missing permission: {verb} ({file})."
+    where = f"tier {tier}, kubectl ebpfnet doctor --print-rbac={tier}"
+    assert detail == f"Missing permission: {verb} ({where})."
     assert any(verb in hop.reason for hop in path.hops)
 
 

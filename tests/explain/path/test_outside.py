@@ -83,7 +83,10 @@ def test_a_drop_is_no_fault_where_health_checks_may_close_the_node() -> None:
     assert differ.severity is Severity.INFO
     assert path.fix is not None
     assert path.cause == f"which nodes the health checks close was not read ({verb})"
-    assert path.fix.text == f"Grant the permission that is missing: {verb} (docs/rbac.yaml)."
+    assert path.fix.text == (
+        f"Grant the permission that is missing: {verb} "
+        "(tier agents, kubectl ebpfnet doctor --print-rbac=agents)."
+    )
 
 
 def test_one_node_alone_has_the_last_word() -> None:

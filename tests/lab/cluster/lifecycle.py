@@ -172,7 +172,6 @@ def _workloads_and_image() -> None:
 
 
 def _workloads() -> None:
-    kubectl("apply", "-f", str(HERE.parents[2] / "docs/rbac.yaml"))
     apply([*manifests.rights(), manifests.agents(), *manifests.workloads()])
     root = {"PYTHONPATH": str(HERE.parents[2])}
     start("sync", [sys.executable, "-m", "tests.lab.cluster.datapath.sync"], root)

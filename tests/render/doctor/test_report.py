@@ -25,6 +25,7 @@ from kubectl_ebpfnet.model.doctor import (
 )
 from kubectl_ebpfnet.model.evidence import bundle_of
 from kubectl_ebpfnet.model.kernel import KernelFacts
+from kubectl_ebpfnet.model.tiers import held
 from kubectl_ebpfnet.render.doctor.report import MOST_NODES, render
 from kubectl_ebpfnet.render.lists.listing import FORMATS
 from kubectl_ebpfnet.render.text.view import View
@@ -150,10 +151,12 @@ def test_few_nodes_have_a_row_each():
     assert any(line.endswith(PROGRAMS.help) and "every node" in line for line in lines)
 
 
-def test_what_a_file_gives_is_not_listed():
+def test_what_a_tier_gives_is_not_listed():
     nothing = tuple(replace(right, allowed=False) for right in RIGHTS)
     text = render(replace(THREE, rights=nothing), BUNDLE, "table", View())
-    assert "none of 35 allowed (docs/rbac.yaml gives them)" in text
+    gives = "kubectl ebpfnet doctor --print-rbac={0} gives them"
+    for tier in held(replace(THREE, rights=nothing)):
+        assert f"none of {tier.needed} rights ({gives.format(tier.tier)})" in text
     assert "deployments" not in text
     assert "deployments" in render(replace(THREE, rights=nothing), BUNDLE, "wide", View())
 

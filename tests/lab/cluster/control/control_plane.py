@@ -23,7 +23,7 @@ from tests.lab.cluster.processes import run, start, wait_for
 
 PKI = STATE / "pki"
 USERS = {"admin": "system:masters", "sre": "", "nobody": ""}
-"""User → group; what `sre` may do is docs/rbac.yaml, `nobody` may do nothing."""
+"""User → group; `sre` has tier `agents` (manifests.py), `nobody` may do nothing."""
 GATES = "--feature-gates=EndpointSliceTerminatingCondition=true"
 """As clusters since 1.22: an endpoint says whether it is terminating, and still serving."""
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from kubectl_ebpfnet.model.tiers import PLACE, ROLES, Tier
+from kubectl_ebpfnet.render.doctor.rbac import manifest
 from tests.lab.cluster.config import (
     HERE,
     LB_CLUSTER_ADDRESS,
@@ -19,6 +21,7 @@ from tests.lab.cluster.config import (
 from tests.lab.cluster.image import images
 
 Manifest = dict[str, Any]
+RBAC = "rbac.authorization.k8s.io"
 
 _TOLERATE_ALL = [{"operator": "Exists"}]
 _TOOLS = [
@@ -272,22 +275,37 @@ def cilium_objects() -> list[Manifest]:
 
 
 def rights() -> list[Manifest]:
-    """`sre` may do what docs/rbac.yaml says; `nobody` nothing."""
-    return [
-        {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "ClusterRoleBinding",
-            "metadata": {"name": "ebpfnet-sre"},
-            "roleRef": {
-                "apiGroup": "rbac.authorization.k8s.io",
-                "kind": "ClusterRole",
-                "name": "ebpfnet-path",
-            },
-            "subjects": [
-                {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "sre"}
-            ],
-        }
-    ]  # fmt: skip
+    """`sre` has tier `agents`, with exec in every namespace; `nobody` nothing."""
+    return bound("sre", Tier.AGENTS, everywhere=True)
+
+
+def bound(user: str, tier: Tier, *, everywhere: bool = False) -> list[Manifest]:
+    """The roles of a tier, under names of the user's own, and their bindings.
+
+    Args:
+        user: gets them.
+        tier: its roles, those of single flags left out.
+        everywhere: bind each in the whole cluster; else where the tier says, for pods of `default`.
+    """
+    made: list[Manifest] = []
+    for role in ROLES[tier]:
+        if role.flag:
+            continue
+        object_ = manifest(role)
+        name = f"{user}-{role.name}"
+        made.append({**object_, "metadata": {"name": name}})
+        for place in ("",) if everywhere else role.namespaces or ("",):
+            where = {"namespace": "default" if place == PLACE else place} if place else {}
+            made.append(
+                {
+                    "apiVersion": object_["apiVersion"],
+                    "kind": "RoleBinding" if place else "ClusterRoleBinding",
+                    "metadata": {"name": name, **where},
+                    "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": name},
+                    "subjects": [{"apiGroup": RBAC, "kind": "User", "name": user}],
+                }
+            )
+    return made
 
 
 VERBATIM = (

@@ -1,0 +1,117 @@
+"""What runs ask of the API server, beside what a tier gives: nothing is refused, nothing unused.
+
+The API server is a FAKE one, which enforces the roles as RBAC does and records each request.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kubectl_ebpfnet.cluster.client.failures import api_request
+from kubectl_ebpfnet.cluster.client.session import Session
+from kubectl_ebpfnet.collect.capture import capture
+from kubectl_ebpfnet.errors import NotFound
+from kubectl_ebpfnet.model.tiers import AGENTS_NAMESPACE, EXEC, PLACE, ROLES, Tier
+from tests.cluster.fake_api_server import Reply, Seen, status_reply
+from tests.collect.conftest import Opened
+from tests.collect.looking import looked
+from tests.collect.replay_cluster import ReplayCluster
+from tests.collect.test_capture import Place
+from tests.collect.test_from_anywhere import from_node, from_outside, to
+from tests.collect.test_path import request
+
+Right = tuple[str, str, str]
+
+
+class Rbac:
+    """Who has tier `agents`, bound as `doctor --print-rbac=agents` says, for pods of `default`."""
+
+    def __init__(self, replay: ReplayCluster) -> None:
+        self.used: set[Right] = set()
+        self.refused: list[str] = []
+        answer = replay.answer
+        replay.answer = lambda seen: self.check(seen) or answer(seen)  # type: ignore[method-assign]
+        replay.fake.exec_refusal = self.check  # type: ignore[assignment]
+
+    def check(self, seen: Seen) -> Reply | None:
+        """Refuse what no role gives."""
+        asked = api_request(seen.method, seen.path)
+        for role in ROLES[Tier.AGENTS]:
+            places = ["default" if place == PLACE else place for place in role.namespaces]
+            for right in role.rights:
+                if (right.verb, right.resource) != (asked.verb, asked.resource):
+                    continue
+                if right.name in ("", asked.name) and (not places or asked.namespace in places):
+                    self.used.add((right.verb, right.resource, right.name))
+                    return None
+        self.refused.append(f"{asked.verb} {asked.resource} in {asked.namespace}")
+        return status_reply(403, "Forbidden", f"cannot {asked.verb} {asked.resource}")
+
+
+def policies_and_groups(replay: ReplayCluster) -> None:
+    """A policy whose rule names a CIDR group, which a path then reads."""
+    replay.objects.append(
+        {
+            "apiVersion": "cilium.io/v2",
+            "kind": "CiliumNetworkPolicy",
+            "metadata": {"name": "groups", "namespace": "default"},
+            "spec": {
+                "endpointSelector": {},
+                "egress": [{"toCIDRSet": [{"cidrGroupRef": "partners"}]}],
+            },
+        }
+    )
+
+
+def runs(session: Session, folder: Path) -> list[Callable[[], Any]]:
+    """A capture, and a path of each kind of source and destination."""
+    workloads = ("deployment", "statefulset", "daemonset", "replicaset", "job")
+    paths = [
+        request(),
+        request(**to("service", "web", 80)),
+        request(**to("pod", "web", 8080)),
+        from_node("node2", **to("node", "node1", 22)),
+        from_outside(**to("service", "web", 80)),
+        *(
+            request(source=f"{kind}/nobody", source_kind=kind, source_name="nobody")
+            for kind in workloads
+        ),
+    ]
+    return [
+        lambda: capture(session, [Place("pod", "client")], folder / "x.zip"),
+        *(lambda asked=asked: looked(session, asked, timeout=50) for asked in paths),  # type: ignore[misc]
+    ]
+
+
+def test_a_run_with_tier_agents_is_refused_nothing_and_uses_every_right(
+    cluster: Opened, tmp_path: Path
+) -> None:
+    session, replay = cluster("vxlan-kpr")
+    policies_and_groups(replay)
+    rbac = Rbac(replay)
+    for run in runs(session, tmp_path):
+        with contextlib.suppress(NotFound):  # workloads that are not there, and their like
+            run()
+    # A hint at a misspelt name asks whether its namespace is there; nobody has to allow that.
+    assert set(rbac.refused) <= {"get namespaces in "}
+    given = {(r.verb, r.resource, r.name) for role in ROLES[Tier.AGENTS] for r in role.rights}
+    # Servers before Kubernetes 1.35 check exec for get alone, as the fake one does.
+    assert given - rbac.used == {("create", EXEC, "")}
+
+
+@pytest.mark.parametrize("namespace", [AGENTS_NAMESPACE, "default"])
+def test_the_fake_one_refuses_what_no_role_gives(cluster: Opened, namespace: str) -> None:
+    """The check above can fail."""
+    _, replay = cluster("vxlan-kpr")
+    rbac = Rbac(replay)
+    secrets = Seen("GET", f"/api/v1/namespaces/{namespace}/secrets/x", [], [])
+    there = Seen("GET", f"/api/v1/namespaces/{namespace}/pods/x/exec", [], [])
+    elsewhere = Seen("GET", "/api/v1/namespaces/shop/pods/x/exec", [], [])
+    assert [rbac.check(each) is None for each in (secrets, there, elsewhere)] == [
+        False, True, False,
+    ]  # fmt: skip
