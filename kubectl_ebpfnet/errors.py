@@ -133,7 +133,8 @@ _CHANGES = (
 def tier_of(verb: str, resource: str, namespace: str = "") -> str:
     """Return the least tier with a right (model/tiers.py), and what prints it."""
     tier = "agents"
-    if resource in ("namespaces", "secrets") or (resource, verb) in _CHANGES:
+    changes = resource == "secrets" or (resource, verb) in _CHANGES
+    if changes or (resource == "namespaces" and verb != "get"):
         tier = "deploy"
     elif resource == "pods/exec" and namespace == "ebpfnet":  # of installed node pods
         tier = "node-pods"

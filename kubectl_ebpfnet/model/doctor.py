@@ -98,6 +98,7 @@ _NEEDED: tuple[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], str], ..
     (("list",), ("pods",), COMMANDS, "whose address it is, and where agents and node pods are"),
     (("get",), ("nodes",), COMMANDS, "node/NAME cannot be named"),
     (("list",), ("nodes",), _DEEP, "the nodes' addresses and health"),
+    (("get",), ("namespaces",), COMMANDS, "whether a namespace is there, or is being deleted"),
     (("get",), ("services",), ("path",), "svc/NAME cannot be named as a destination"),
     (("list",), ("services",), _DEEP, "which Service an address is of"),
     (("list",), ("endpointslices.discovery.k8s.io",), _DEEP, "backends of Services, by the API"),

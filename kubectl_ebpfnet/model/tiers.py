@@ -92,9 +92,9 @@ ROLES: dict[Tier, tuple[Role, ...]] = {
 }
 ABOUT = {
     Tier.CAPTURE: "read captures (--from): no right at all, no cluster is asked",
-    Tier.AGENTS: "ask Cilium's agents; what a pod sees itself is asked in that pod",
-    Tier.NODE_PODS: "ask node pods that are there (node-pods --print-manifest); nothing is created",
-    Tier.DEPLOY: "deploy node pods. Who may do this may be root on every node",
+    Tier.AGENTS: "exec in Cilium's agents (maybe root on their nodes) and in pods asked about",
+    Tier.NODE_PODS: "exec in node pods that are there (maybe root on their nodes); creates nothing",
+    Tier.DEPLOY: "create node pods, in a namespace of each run (maybe root on every node)",
 }
 
 

@@ -1,0 +1,1 @@
+"""docs/security.md: its tests exist; and attacks that are of no room alone."""
