@@ -67,8 +67,9 @@ def test_agents(our_lab: Lab) -> None:
             done = our_lab.kubectl("ebpfnet", *words, "--as", user)
             assert (done.returncode, "may not" in done.stderr) == (0, False), done.stderr
         assert tiers(our_lab, user) == {"agents": True, "node-pods": False, "deploy": False}
-        more = our_lab.kubectl("ebpfnet", "netkat", "node/node1", "-z", "192.0.2.1", "80",
-                               "--as", user)  # fmt: skip
+        more = our_lab.kubectl(
+            "ebpfnet", "netkat", "--as", user, "node/node1", "-z", "192.0.2.1", "80"
+        )
         assert more.returncode == 1
         assert 'verb "create" on "namespaces"' in more.stderr
         assert "tier deploy, kubectl ebpfnet doctor --print-rbac=deploy" in more.stderr
