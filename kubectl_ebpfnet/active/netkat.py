@@ -22,7 +22,7 @@ from kubectl_ebpfnet.collect.ask.access import NodeAccess
 from kubectl_ebpfnet.collect.ask.node_access import NodeAnswerers
 from kubectl_ebpfnet.collect.ask.node_pod import NodePodExec
 from kubectl_ebpfnet.collect.deadline import Deadline
-from kubectl_ebpfnet.errors import ApiUnreachable, ClusterError, ExecError, Forbidden
+from kubectl_ebpfnet.errors import ApiUnreachable, ClusterError, ExecError, Forbidden, tier_of_words
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.dry_run import DryRun
 from kubectl_ebpfnet.model.evidence import Record
@@ -130,8 +130,11 @@ def _node_pod(answerers: NodeAnswerers, node: str, deadline: Deadline, progress:
     if isinstance(found, NodePodExec):
         progress(f"waiting for the node pod on {node}")
         return found.ready(deadline)
-    reason = found.error if isinstance(found, Record) else "it cannot be asked"
-    raise ClusterError(f"node {node}: {reason}")
+    if not isinstance(found, Record):
+        raise ClusterError(f"node {node}: it cannot be asked")
+    tier = tier_of_words(found.denied) if found.denied else ""
+    hint = f"missing permission: {found.denied} ({tier})" if tier else ""
+    raise ClusterError(f"node {node}: {found.error}", hint=hint)
 
 
 def _exec(session: Session, container: Container, argv: tuple[str, ...], streams: Streams) -> int:

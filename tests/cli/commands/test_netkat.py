@@ -452,3 +452,4 @@ def test_a_dry_run_says_who_may_not(cluster):
     done = run(*argv(cluster, "--dry-run=server", "node/n1", "1.1.1.1", "80"))
     assert done.returncode == 1
     assert "this user may not create namespaces" in done.stderr
+    assert "(tier deploy, kubectl ebpfnet doctor --print-rbac=deploy)" in done.stderr
