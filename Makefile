@@ -10,7 +10,7 @@ BESIDE := --numprocesses=auto --maxprocesses=5 --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test test-machine test-unit test-kernel test-variants test-newer kernels fuzz fresh demo pictures lint same bench size lab-build lab-up lab-down lab-status lab-test lab-cycle image dist dist-check docs clean
+.PHONY: help venv test test-machine test-unit test-kernel test-variants test-newer kernels fuzz fresh demo pictures lint same bench size lab-build lab-up lab-down lab-status lab-test lab-cycle faults image dist dist-check docs clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -110,7 +110,10 @@ lab-status: venv ## whether the lab is up, and where its kubeconfigs are
 	@$(BIN)/python -m tests.lab status
 
 lab-test: venv ## the end-to-end tests, on the lab or on the cluster that KUBECONFIG names
-	$(BIN)/python -m pytest --durations=12 -m 'lab and not lab_itself' tests/lab
+	$(BIN)/python -m pytest --durations=12 -m 'lab and not lab_itself and not faults' tests/lab
+
+faults: venv ## each command beside what a production cluster does to it, and what each run said (root)
+	$(BIN)/python -m pytest -m faults tests/lab
 
 lab-cycle: venv ## the tests of the lab itself; it is taken down and up again in many ways (root)
 	$(BIN)/python -m pytest -m lab_itself tests/lab
