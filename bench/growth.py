@@ -7,8 +7,8 @@ that is asked for, a load-balancer of 10,000 frontends, an ipcache of 50,000 pre
 policy entries of the pod:
 
 - by node pod in real pinned maps of Cilium's layout, which take the place of the lab's (programs
-  keep using their own). `path`, which deploys the node pod, takes at most 1.5 times as long; of
-  one with a node pod that is there already, the ratio is printed;
+  keep using their own). `path`, which deploys the node pod, takes at most 1.5 times as long, and so
+  does one with a node pod that is there already, on a machine that does nothing else;
 - by agent, whose `cilium-dbg` prints as many and burns the CPU of the real one (switches.py). At
   most 1.5 times as long, plus what `cilium-dbg bpf ct list global -d | wc -c` and
   `bpf nat list | wc -c` take there.
@@ -325,8 +325,9 @@ def by_node_pod(pod: IPv4Address, endpoint: int) -> bool:
         full = medians([command])[command]
     print(f"{'flows by node pod, full':<30} {full_kept[listed].seconds:6.2f} s "
           f"{full_kept[listed].megabytes:6.0f} MB")  # fmt: skip
-    within("path by a node pod that is there", idle_kept, full_kept[kept], 2 * idle_kept.seconds)
-    return within("path by node pod", idle, full, TIMES * idle.seconds)
+    most = TIMES * idle_kept.seconds
+    there = within("path by a node pod that is there", idle_kept, full_kept[kept], most)
+    return within("path by node pod", idle, full, TIMES * idle.seconds) and there
 
 
 def by_agent(pod: IPv4Address, endpoint: int) -> bool:
@@ -413,10 +414,17 @@ def undo() -> None:
 def main() -> int:
     """Measure and print; 1 when a limit is exceeded."""
     asked = sys.argv[1:] or ["pod", "agent", "flows"]
-    good = ["flows" not in asked or flows()]
+    good = [beside_full_tables(asked)]
+    # Last: a child's peak begins with what its parent held, and this holds a gigabyte.
+    good += [flows()] if "flows" in asked else []
+    return 0 if all(good) else 1
+
+
+def beside_full_tables(asked: Sequence[str]) -> bool:
+    """Measure the ways that are asked for in the lab."""
     if not ADMIN_CONFIG.exists():
-        print("the rest is skipped: no lab (make lab-up)")
-        return 0 if all(good) else 1
+        print("skipped: no lab (make lab-up)")
+        return True
     # What is changed in the lab is put back when `timeout` ends this, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     undo()
@@ -425,10 +433,10 @@ def main() -> int:
     ways = {"pod": by_node_pod, "agent": by_agent}
     try:
         with switches.cost():
-            good += [ways[word](pod, endpoint) for word in asked if word in ways]
+            good = [ways[word](pod, endpoint) for word in asked if word in ways]
     finally:
         cleanup()
-    return 0 if all(good) else 1
+    return all(good)
 
 
 if __name__ == "__main__":
