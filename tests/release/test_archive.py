@@ -69,6 +69,7 @@ def refused(name: str, kind: bytes = tarfile.REGTYPE) -> bytes:
     "content",
     [refused("../x"), refused("/x"), refused("a..b"), refused("x", tarfile.SYMTYPE),
      refused("x", tarfile.LNKTYPE), b"text"],
+    ids=["parent", "absolute", "dots", "symlink", "hard link", "no archive"],
 )  # fmt: skip
 def test_what_krew_does_not_unpack(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(ValueError, match=r"refusing|file type|neither"):
