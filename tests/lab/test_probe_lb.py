@@ -221,7 +221,7 @@ def test_a_plan_deploys_nothing(our_lab: Lab) -> None:
         ((LOCAL, "--port", "81"), "has no port 81"),
         ((LOCAL, "--protocol", "udp"), "has no port UDP"),
         ((UDP_LOCAL, "--protocol", "tcp"), "has no port TCP"),
-        ((LOCAL, "--from-node", "node/node9"), "there is no such node"),
+        ((LOCAL, "--from-node", "node/node9"), 'node "node9" not found'),
         ((LOCAL, "--nodes", "a=b"), "no node fits"),
     ],
 )
