@@ -58,8 +58,14 @@ def make_room(digest: str) -> None:
     """Remove node sides that no process serves."""
     for name in os.listdir(FOLDER):
         path = f"{FOLDER}/{name}"
-        idle = name not in ("bin", "image", digest) and not os.path.exists(f"{path}/node.sock")
-        if idle and os.path.isdir(path) and time.time() - os.stat(path).st_mtime > SECONDS:
+        used = name in ("bin", "image", digest) or os.path.exists(f"{path}/node.sock")
+        if used or not os.path.isdir(path):
+            continue
+        try:
+            age = time.time() - os.stat(path).st_mtime
+        except FileNotFoundError:  # another client renamed or removed it
+            continue
+        if age > SECONDS:
             shutil.rmtree(path, ignore_errors=True)
 
 

@@ -15,39 +15,37 @@ import time
 FOLDER = os.environ.get("EBPFNET_NODE_FOLDER", "/run/ebpfnet")
 SECONDS = 5.0  # the first process of a new container listens a while after its start
 LONGEST = 30.0  # a node side that came just now is compiled first, on a busy node
+AGAIN = 0.25
 
 
-def unix() -> socket.socket:
-    return socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-
-
-def reach(to: socket.socket, path: str, message: str, *fds: int) -> bytes | None:
-    """Send a message with descriptors; return the answer, None where nobody listens."""
-    try:
-        to.connect(path)
-    except OSError:  # not yet, or not any more
-        return None
-    socket.send_fds(to, [os.fsencode(message)], fds)
-    return to.recv(1)
+def reach(path: str, message: str, *fds: int) -> bytes | None:
+    """Send a message with descriptors; return the answer, None where nobody takes it."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as to:
+        try:
+            to.connect(path)
+            socket.send_fds(to, [os.fsencode(message)], fds)
+            return to.recv(1)
+        except OSError:  # not yet, not any more, or it ended before it took this
+            return None
 
 
 def main(digest: str, words: list[str]) -> int:
     """Hand this session over and wait for its end. Returns its exit code."""
-    begun, started = time.monotonic(), False
-    with unix() as session:
-        while time.monotonic() < begun + (LONGEST if started else SECONDS):
-            name = digest if os.path.exists(f"{FOLDER}/{digest}") else "image"
-            side = f"{FOLDER}/{name}"
-            code = reach(session, f"{side}/node.sock", "\0".join(words), 0, 1, 2)
-            if code is not None:
-                return code[0] if code else 1
-            if os.path.exists(side) and not started:
-                # The first process (first.py) starts it, unless it does so already.
-                with unix() as first:
-                    started = reach(first, f"{FOLDER}/first.sock", name, 0) is not None
-            elif not os.path.exists(side) and os.path.exists(f"{FOLDER}/first.sock"):
+    begun, asked, longest = time.monotonic(), -AGAIN, SECONDS
+    while (now := time.monotonic()) < begun + longest:
+        name = digest if os.path.exists(f"{FOLDER}/{digest}") else "image"
+        side = f"{FOLDER}/{name}"
+        code = reach(f"{side}/node.sock", "\0".join(words), 0, 1, 2)
+        if code is not None:
+            return code[0] if code else 1
+        if not os.path.exists(side):
+            if os.path.exists(f"{FOLDER}/first.sock"):
                 break
-            time.sleep(0.01)
+        elif now >= asked + AGAIN and reach(f"{FOLDER}/first.sock", name, 0) is not None:
+            # The first process (first.py) starts it, unless it does so already. One that is about
+            # to end still counts as started: so ask again.
+            asked, longest = now, LONGEST
+        time.sleep(0.01)
     print(json.dumps({"protocol": 0, "version": "", "digest": ""}), flush=True)
     return 0
 

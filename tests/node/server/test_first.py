@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import json
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +21,7 @@ import pytest
 from kubectl_ebpfnet.cluster.nodepods import sides
 from kubectl_ebpfnet.model.protocol.node_side import own_digest
 from kubectl_ebpfnet.model.protocol.questions import PROTOCOL
+from kubectl_ebpfnet.node.server import bring
 
 SERVER = Path(sides.__file__).parents[2] / "node/server"
 BARE = Path(os.path.realpath(sys.executable))
@@ -65,6 +68,25 @@ class NodePod:
         data = sides.packed() if data is None else data
         code, _, err = self.exec(sides.bring_argv(len(data) if size is None else size), data)
         return code, err
+
+
+class Held:
+    """A session that goes on until its end; a node side has greeted it."""
+
+    def __init__(self, pod: NodePod) -> None:
+        self.process = pod.start(*argv(sides.session_argv()), stdin=subprocess.PIPE)
+
+    def __enter__(self) -> Held:
+        assert self.process.stdout is not None
+        assert own_digest() in self.process.stdout.readline().decode()
+        return self
+
+    def end(self) -> None:
+        self.process.communicate(b'{"end": true}\n', timeout=20)
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.returncode is None:
+            self.end()
 
 
 @pytest.fixture
@@ -144,17 +166,74 @@ def test_what_a_container_left_that_ran_before_is_removed(folder: Path) -> None:
 
 
 def test_it_ends_when_nobody_comes_and_with_the_last_node_side(folder: Path) -> None:
-    one = NodePod(folder, 5)
-    until((folder / "first.sock").exists)
-    assert one.bring() == (0, b"")
-    with one.start(*argv(sides.session_argv()), stdin=subprocess.PIPE) as session:
-        assert session.stdout is not None
-        assert own_digest() in session.stdout.readline().decode()
-        with pytest.raises(subprocess.TimeoutExpired):
-            one.process.wait(6)  # somebody is there
-        session.communicate(b'{"end": true}\n', timeout=20)
+    one = NodePod(folder, 1, Path(sys.executable))
+    image = folder / "image/node.sock"
+    with Held(one) as of_image:
+        assert one.bring() == (0, b"")
+        with Held(one):
+            assert image.exists()
+            of_image.end()
+            until(lambda: not image.exists())  # its time without a session is over
+            assert one.process.poll() is None  # somebody is at the other one
     assert one.process.communicate(timeout=30) == (b"", b"")
     assert one.process.returncode == 0
+
+
+@pytest.fixture
+def pretended(folder: Path) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Fakes that listen as a node side of our digest does, and as the first process."""
+    side = folder / own_digest()
+    side.mkdir()
+    with listening(side / "node.sock") as node, listening(folder / "first.sock") as first:
+        yield node, first
+
+
+def listening(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener.bind(str(path))
+    listener.listen()
+    listener.settimeout(10)
+    return listener
+
+
+def asked(first: socket.socket) -> None:
+    with first.accept()[0] as connection:
+        connection.settimeout(10)
+        assert connection.recv(100).decode() == own_digest()
+        connection.send(b"\0")
+
+
+def test_a_session_that_meets_a_node_side_as_it_ends_gets_the_next_one(
+    folder: Path, pretended: tuple[socket.socket, socket.socket]
+) -> None:
+    """It was not taken yet, and the first process does not know of the end at once."""
+    node, first = pretended
+    path = folder / own_digest() / "node.sock"
+    env = {"EBPFNET_NODE_FOLDER": str(folder)}
+    words = argv(sides.session_argv())
+    with subprocess.Popen(words, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as one:
+        assert one.stdout is not None
+        assert select.select([node], [], [], 10)[0]
+        node.close()
+        path.unlink()
+        asked(first)  # it takes the old one for a running one, and starts none
+        asked(first)
+        with listening(path) as node, node.accept()[0] as session:
+            session.settimeout(10)
+            for fd in socket.recv_fds(session, 100, 3)[1]:
+                os.close(fd)
+            session.send(bytes([7]))
+            assert one.wait(10) == 7
+        assert one.stdout.read() == b""
+
+
+def test_what_another_client_removes_at_the_same_time_is_no_trouble(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bring, "FOLDER", str(folder))
+    monkeypatch.setattr(bring.os, "listdir", lambda _: ["gone"])
+    monkeypatch.setattr(bring.os.path, "isdir", lambda _: True)  # as it was a moment ago
+    bring.make_room(own_digest())
 
 
 def test_the_images_own_node_side_answers_where_there_is_one(folder: Path) -> None:
