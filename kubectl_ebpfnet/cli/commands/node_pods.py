@@ -8,7 +8,7 @@ from typer import Argument, Option
 
 from kubectl_ebpfnet.cli.flags import GlobalFlags, with_kubectl_flags
 from kubectl_ebpfnet.cli.help import CommandText
-from kubectl_ebpfnet.cli.node_pod_list import node_name, show
+from kubectl_ebpfnet.cli.node_pod_list import printed_manifest, show
 from kubectl_ebpfnet.cli.terminal import emit
 from kubectl_ebpfnet.errors import UsageError
 
@@ -56,13 +56,5 @@ def run(
         if target or image or pull_secret:
             raise UsageError("node/NAME and --image are for --print-manifest")
         return show(global_flags, output or "table")
-    from kubectl_ebpfnet.cluster.nodepods.installed import manifests
-    from kubectl_ebpfnet.cluster.nodepods.manifest import DEFAULT_IMAGE, NodePodOptions
-    from kubectl_ebpfnet.model.node_pods import INSTALLED_NAMESPACE
-    from kubectl_ebpfnet.render.text.documents import manifest_text
-
-    node = node_name(target) if target else ""
-    options = NodePodOptions(image or DEFAULT_IMAGE, pull_secret)
-    where = global_flags.namespace or INSTALLED_NAMESPACE
-    emit(manifest_text(manifests(where, node, options), output or "yaml"))
+    emit(printed_manifest(global_flags.namespace, target, image, pull_secret, output or "yaml"))
     return 0

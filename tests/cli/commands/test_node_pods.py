@@ -45,6 +45,10 @@ def test_the_manifest_is_what_kubectl_reads_and_asks_no_cluster() -> None:
         (("--image", "x"), "for --print-manifest"),
         (("--print-manifest", "pod/x"), "is no node"),
         (("--print-manifest", "-o", "table"), "no such format"),
+        (("--print-manifest", "-n", "A b"), "not a namespace's name"),
+        (("--print-manifest", "-n", "a.b"), "not a namespace's name"),
+        (("--print-manifest", "--image-pull-secret", "ops/pull"), "not a Secret's name"),
+        (("-o", "bogus", "--server=http://127.0.0.1:1"), 'the output format "bogus"'),
     ],
 )
 def test_wrong_words(words: tuple[str, ...], why: str) -> None:
