@@ -11,9 +11,7 @@ from kubectl_ebpfnet.errors import UsageError
 from kubectl_ebpfnet.render.text.view import View
 
 
-def printed_manifest(
-    namespace: str, target: str, image: str, pull_secret: str, output: str
-) -> str:
+def printed_manifest(namespace: str, target: str, image: str, pull_secret: str, output: str) -> str:
     """Return the manifest of node pods that stay, as text.
 
     Args:

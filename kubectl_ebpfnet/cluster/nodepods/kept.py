@@ -14,6 +14,7 @@ from kubectl_ebpfnet.cluster.nodepods.manifest import (
     CONTAINER,
     EXPIRES,
     RUN,
+    STANDING,
     STANDING_SELECTOR,
     VERSION,
     run_of,
@@ -57,16 +58,10 @@ def find_node_pods(api: Api, namespace: str = "") -> Mapping[str, NodePod]:
         ClusterError: the API server refused otherwise, or cannot be reached.
     """
     found: dict[str, NodePod] = {}
-    soon = manifest.rfc3339(datetime.now(UTC) + timedelta(seconds=_SPARE_SECONDS))
     for value in standing_pods(api, namespace):
         pod = kube.pod(value)
-        usable = is_running(pod) and not has_ended(pod) and pod.status_reason not in _LOST
         kept = RUN in dict(pod.labels)
-        if kept:  # RFC 3339 in UTC sorts as text.
-            usable &= bool(run_of(pod.namespace, dict(pod.labels)))
-            usable &= dict(pod.labels).get(VERSION) == __version__
-            usable &= dict(pod.annotations).get(EXPIRES, "") > soon
-        if usable and is_node_pod(value) and not (kept and pod.node in found):
+        if not why_not_used(value) and not (kept and pod.node in found):
             found[pod.node] = node_pod(pod)
     namespaces = dict.fromkeys(pod.container.namespace for pod in found.values())
     leaving = {name for name in namespaces if _is_leaving(api, name)}
@@ -83,6 +78,25 @@ def standing_pods(api: Api, namespace: str = "") -> Objects:
             with contextlib.suppress(Forbidden):
                 found = [*found, *api.pods(name, label_selector=STANDING_SELECTOR)]
         return found
+
+
+def why_not_used(value: Object) -> str:
+    """Return why runs do not use a pod with a label of ours, "" for one that they use."""
+    pod = kube.pod(value)
+    labels, notes = dict(pod.labels), dict(pod.annotations)
+    kept = RUN in labels
+    if labels.get(STANDING) != "true":
+        return "it is of one run"
+    if not is_node_pod(value) or (kept and not run_of(pod.namespace, labels)):
+        return "it has the label of a node pod, but is not made as one"
+    if kept and labels.get(VERSION) != __version__:
+        return f"version {labels.get(VERSION, '')} kept it, this is {__version__}"
+    if not is_running(pod) or has_ended(pod) or pod.status_reason in _LOST:
+        return "it does not run"
+    soon = manifest.rfc3339(datetime.now(UTC) + timedelta(seconds=_SPARE_SECONDS))
+    if kept and notes.get(EXPIRES, "") <= soon:  # RFC 3339 in UTC sorts as text
+        return "its time is over"
+    return ""
 
 
 def is_node_pod(pod: Object) -> bool:

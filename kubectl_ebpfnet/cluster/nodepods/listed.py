@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 from datetime import UTC, datetime
 
-from kubectl_ebpfnet import __version__
 from kubectl_ebpfnet.cluster.client.api import Api, Object
-from kubectl_ebpfnet.cluster.nodepods.kept import is_node_pod, standing_pods
+from kubectl_ebpfnet.cluster.nodepods.kept import standing_pods, why_not_used
 from kubectl_ebpfnet.cluster.nodepods.manifest import (
     EXPIRES,
     KEEP,
@@ -15,9 +14,7 @@ from kubectl_ebpfnet.cluster.nodepods.manifest import (
     SELECTOR,
     STARTED_BY,
     VERSION,
-    run_of,
 )
-from kubectl_ebpfnet.cluster.nodepods.status import is_running
 from kubectl_ebpfnet.errors import Forbidden, ParseError
 from kubectl_ebpfnet.model import json_members as js
 from kubectl_ebpfnet.model.node_pods import ListedNodePod, Origin
@@ -47,19 +44,10 @@ def _listed(value: Object) -> ListedNodePod:
     labels, notes = dict(pod.labels), dict(pod.annotations)
     of_run = RUN in labels
     origin = (Origin.KEPT if KEEP in labels else Origin.RUN) if of_run else Origin.INSTALLED
-    version = labels.get(VERSION, "")
-    problem = ""
-    if origin is Origin.RUN:
-        problem = "it is of one run"
-    elif not is_node_pod(value) or (of_run and not run_of(pod.namespace, labels)):
-        problem = "it has the label of a node pod, but is not made as one"
-    elif origin is Origin.KEPT and version != __version__:
-        problem = f"version {version} kept it, this is {__version__}"
-    elif not is_running(pod):
-        problem = "it does not run"
     return ListedNodePod(
-        pod.node, pod.namespace, pod.name, origin, pod.state, pod.image, version, _age(value),
-        notes.get(EXPIRES, "") if of_run else "", notes.get(STARTED_BY, ""), problem,
+        pod.node, pod.namespace, pod.name, origin, pod.state, pod.image,
+        labels.get(VERSION, ""), _age(value), notes.get(EXPIRES, "") if of_run else "",
+        notes.get(STARTED_BY, ""), why_not_used(value),
     )  # fmt: skip
 
 

@@ -828,8 +828,10 @@ def test_pods_that_are_of_no_use_are_not_found(
         deployment.start(["n1"])
         deployment.wait("n1", 5)
     assert list(find_node_pods(api)) == ["n1"]
+    assert [pod.problem for pod in listed_node_pods(api, "default")] == [""]
     change(cluster.below("pods")[0])
     assert find_node_pods(api) == {}
+    assert all(pod.problem for pod in listed_node_pods(api, "default"))
 
 
 def test_pods_of_a_run_that_goes_on_are_not_found(
@@ -839,6 +841,8 @@ def test_pods_of_a_run_that_goes_on_are_not_found(
         deployment.start(["n1"])
         deployment.wait("n1", 5)
         assert find_node_pods(api) == {}
+        (listed,) = listed_node_pods(api, "default")
+        assert listed.problem == "it is of one run"
 
 
 def test_who_may_not_list_pods_finds_none(cluster: FakeCluster, api: Api) -> None:
