@@ -9,8 +9,9 @@ from typer import Argument, Option
 from kubectl_ebpfnet.cli.flags import GlobalFlags, with_kubectl_flags
 from kubectl_ebpfnet.cli.help import CommandText
 from kubectl_ebpfnet.cli.node_pod_list import printed_manifest, show
-from kubectl_ebpfnet.cli.terminal import emit
+from kubectl_ebpfnet.cli.terminal import Progress, emit
 from kubectl_ebpfnet.errors import UsageError
+from kubectl_ebpfnet.model.node_pods import INSTALLED_NAMESPACE
 
 TEXT = CommandText(
     usage="[--print-manifest [node/NAME]] [flags]",
@@ -20,7 +21,8 @@ manifest that somebody applied (installed), and those that --keep left (kept).
 Who uses them needs exec in their namespace, and no right to create anything.
 What their image lacks of this program, each run sends.
 
---print-manifest contacts no cluster. -n names another namespace than ebpfnet.""",
+--print-manifest contacts no cluster. -n names another namespace than ebpfnet, one
+that exists and admits privileged pods.""",
     examples=(
         ("List them", "node-pods"),
         ("One on every node", "node-pods --print-manifest | kubectl apply -f -"),
@@ -57,4 +59,10 @@ def run(
             raise UsageError("node/NAME and --image are for --print-manifest")
         return show(global_flags, output or "table")
     emit(printed_manifest(global_flags.namespace, target, image, pull_secret, output or "yaml"))
+    where = global_flags.namespace
+    if where not in ("", INSTALLED_NAMESPACE):
+        Progress().warn(
+            f"namespace {where} must exist, with label "
+            "pod-security.kubernetes.io/enforce=privileged where Pod Security is enforced"
+        )
     return 0

@@ -21,13 +21,17 @@ from kubectl_ebpfnet.cluster.nodepods.manifest import (
     privileged_labels,
 )
 from kubectl_ebpfnet.cluster.nodepods.sides import first_process
+from kubectl_ebpfnet.model.node_pods import INSTALLED_NAMESPACE
 from kubectl_ebpfnet.model.protocol import node_side
 
 _SELECTED = {NAME: "ebpfnet", "app.kubernetes.io/component": "node-pod"}
 
 
 def manifests(namespace: str, node: str, options: NodePodOptions) -> list[Manifest]:
-    """Return a namespace, and a DaemonSet, or the pod of one node.
+    """Return a DaemonSet, or the pod of one node, after INSTALLED_NAMESPACE where they are in that.
+
+    Another namespace is somebody's: whoever deletes what is printed must not delete it, nor whoever
+    applies it change whom it admits.
 
     Args:
         namespace: for them.
@@ -41,11 +45,12 @@ def manifests(namespace: str, node: str, options: NodePodOptions) -> list[Manife
         spec["imagePullSecrets"] = [{"name": options.pull_secret}]
     labels = {**_SELECTED, STANDING: "true", VERSION: __version__}
     notes = {**pod_annotations(), NODE_SIDE: node_side.own_digest()}
-    where = {
+    where: Manifest = {
         "apiVersion": "v1",
         "kind": "Namespace",
         "metadata": {"name": namespace, "labels": {NAME: "ebpfnet", **privileged_labels()}},
     }
+    ours = [where] if namespace == INSTALLED_NAMESPACE else []
     metadata: Manifest = {"labels": labels, "annotations": notes}
     if node:
         pod = {
@@ -54,7 +59,7 @@ def manifests(namespace: str, node: str, options: NodePodOptions) -> list[Manife
             "metadata": {"name": f"ebpfnet-{node}", "namespace": namespace, **metadata},
             "spec": {"affinity": only_on(node), **spec},
         }
-        return [where, pod]
+        return [*ours, pod]
     daemon_set = {
         "apiVersion": "apps/v1",
         "kind": "DaemonSet",
@@ -66,4 +71,4 @@ def manifests(namespace: str, node: str, options: NodePodOptions) -> list[Manife
             "template": {"metadata": metadata, "spec": spec},
         },
     }
-    return [where, daemon_set]
+    return [*ours, daemon_set]

@@ -24,10 +24,10 @@ def cluster() -> Iterator[FakeCluster]:
 
 
 def test_the_manifest_is_what_kubectl_reads_and_asks_no_cluster() -> None:
-    done = run("node-pods", "--print-manifest", "--image", "python:3.13-slim", "-n", "tools")
+    done = run("node-pods", "--print-manifest", "--image", "python:3.13-slim", "-n", "ebpfnet")
     assert (done.returncode, done.stderr) == (0, "")
     objects = list(yaml.safe_load_all(done.stdout))
-    wanted = manifests("tools", "", NodePodOptions("python:3.13-slim"))
+    wanted = manifests("ebpfnet", "", NodePodOptions("python:3.13-slim"))
     assert objects == json.loads(json.dumps(wanted))
     assert "\\n" not in done.stdout  # the program is readable lines
     assert "*id0" not in done.stdout
@@ -36,6 +36,17 @@ def test_the_manifest_is_what_kubectl_reads_and_asks_no_cluster() -> None:
     assert [each["kind"] for each in listed] == ["Namespace", "Pod"]
     assert listed[1]["metadata"]["name"] == "ebpfnet-n1"
     assert listed[0]["metadata"]["name"] == "ebpfnet"
+
+
+@pytest.mark.parametrize("words", [(), ("node/n1",)])
+def test_a_namespace_of_others_is_neither_made_nor_deleted(words: tuple[str, ...]) -> None:
+    """`node-pods --print-manifest -n tools | kubectl delete -f -` must leave what is in tools."""
+    done = run("node-pods", "--print-manifest", *words, "-n", "tools")
+    (made,) = yaml.safe_load_all(done.stdout)
+    assert made["kind"] == ("Pod" if words else "DaemonSet")
+    assert made["metadata"]["namespace"] == "tools"
+    assert "namespace tools must exist" in done.stderr
+    assert "pod-security.kubernetes.io/enforce=privileged" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -416,8 +416,8 @@ def test_the_daemon_set_has_what_a_runs_pod_has_and_no_owner(
         deployment.start(["n1"])
         deployment.wait("n1", 5)
         [ours] = cluster.below("pods")
-    namespace, daemon_set = manifests("tools", "", NodePodOptions(pull_secret="registry"))
-    assert namespace["metadata"]["name"] == daemon_set["metadata"]["namespace"] == "tools"
+    (daemon_set,) = manifests("tools", "", NodePodOptions(pull_secret="registry"))
+    assert daemon_set["metadata"]["namespace"] == "tools"
     template = daemon_set["spec"]["template"]
     assert template["spec"]["imagePullSecrets"] == [{"name": "registry"}]
     selected = daemon_set["spec"]["selector"]["matchLabels"].items()
