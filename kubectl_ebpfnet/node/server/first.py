@@ -11,6 +11,7 @@ IDLE are the seconds without a session after which a node side ends, and this wi
 is for a pod that stays: what was brought ends after a while, the rest does not.
 """
 
+import contextlib
 import importlib.util
 import os
 import select
@@ -116,10 +117,13 @@ def main(idle: float) -> int:
 
 
 def reap(running: "dict[str, int]") -> None:
-    """Forget node sides that have ended."""
+    """Forget node sides that have ended, with the socket of one that was killed: bring.py takes a
+    node side that has one for one in use."""
     for name, pid in list(running.items()):
         if os.waitpid(pid, os.WNOHANG)[0]:
             del running[name]
+            with contextlib.suppress(OSError):
+                os.unlink(f"{FOLDER}/{name}/node.sock")
 
 
 if __name__ == "__main__":

@@ -236,6 +236,22 @@ def test_what_another_client_removes_at_the_same_time_is_no_trouble(
     bring.make_room(own_digest())
 
 
+def test_a_node_side_that_was_killed_makes_room_and_is_started_again(pod: NodePod) -> None:
+    until((pod.folder / "first.sock").exists)
+    assert pod.bring() == (0, b"")
+    first = pod.process.pid
+    with pod.start(*argv(sides.session_argv()), stdin=subprocess.PIPE) as session:
+        assert session.stdout is not None
+        assert own_digest() in session.stdout.readline().decode()
+        (killed,) = Path(f"/proc/{first}/task/{first}/children").read_text().split()
+        os.kill(int(killed), signal.SIGKILL)
+        session.communicate(b'{"end": true}\n', timeout=20)
+    # bring.py takes a node side that has a socket for one in use.
+    until(lambda: not (pod.folder / own_digest() / "node.sock").exists())
+    greeting, _, *_ = pod.ask(LINKS)
+    assert greeting["digest"] == own_digest()
+
+
 def test_the_images_own_node_side_answers_where_there_is_one(folder: Path) -> None:
     one = NodePod(folder, 60, Path(sys.executable))
     try:
