@@ -13,7 +13,8 @@ from typing import Any
 
 import yaml
 
-from release.platforms import PLATFORMS
+from release.__main__ import version
+from release.platforms import PLATFORMS, archive_name
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / ".github/workflows/release.yml"
@@ -39,6 +40,23 @@ def test_nothing_is_published_before_all_is_made() -> None:
     assert set(document["jobs"]["publish"]["needs"]) == {"linux", "others", "image"}
     for name in ("linux", "others", "image"):
         assert document["jobs"][name]["needs"] == "version"
+
+
+def test_a_manifest_with_digests_that_are_missing_is_not_published(tmp_path: Path) -> None:
+    """The step as the runner runs it (bash -e), with the archive of one platform alone."""
+    steps = workflow()["jobs"]["publish"]["steps"]
+    (text,) = (step["run"] for step in steps if "ebpfnet.yaml" in step.get("run", ""))
+    for name in ("release", "plugin.yaml", "kubectl_ebpfnet"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    linux = tmp_path / "made/linux-amd64"
+    linux.mkdir(parents=True)
+    for name in (archive_name(version(), "linux", "amd64"), "a.whl", "kubectl_ebpfnet-0.tar.gz"):
+        (linux / name).touch()
+    done = subprocess.run(
+        ["bash", "-e", "-c", text], cwd=tmp_path, capture_output=True, check=False
+    )
+    assert b"not built" in done.stdout, done.stderr
+    assert done.returncode == 1
 
 
 def test_the_commands_that_it_runs_are_there() -> None:
