@@ -79,19 +79,25 @@ def make(work: Path, into: Path, epoch: int) -> None:
     archive.repack(sdist, epoch)
     _run([python, *_PIP, "--no-deps", "--force-reinstall", wheel], {})
     into.mkdir(parents=True, exist_ok=True)
-    for path in into.glob("*"):  # of an earlier version, or of another commit
-        if path.is_file():
-            path.unlink()
+    for path in made_in(into):  # of an earlier version, or of another commit
+        path.unlink()
     for path in (wheel, sdist):
         shutil.copy(path, into)
     _run([python, "-m", "release", "frozen", "--work", work, "--into", into], variables)
     text = manifest.manifest(version(), manifest.digests(into))
     (into / "plugin.yaml").write_text(text, encoding="utf-8")
-    sums = [f"{digest}  {name}\n" for name, digest in manifest.digests(into).items()]
+    digests = manifest.digests(into)
+    sums = [f"{digests[path.name]}  {path.name}\n" for path in made_in(into)]
     (into / SUMS).write_text("".join(sums), encoding="utf-8")
-    for path in sorted(into.iterdir()):
-        if path.is_file():
-            print(f"{path.stat().st_size / 1e6:6.1f} MB  {path}")
+    for path in made_in(into):
+        print(f"{path.stat().st_size / 1e6:6.1f} MB  {path}")
+
+
+def made_in(into: Path) -> list[Path]:
+    """Return the files in a folder that `make` makes, of whatever version: --into may be any
+    folder, and all else in it is somebody's."""
+    patterns = ("kubectl-ebpfnet_v*", "kubectl_ebpfnet-*", "plugin.yaml", SUMS)
+    return sorted(path for each in patterns for path in into.glob(each) if path.is_file())
 
 
 _PIP = ("-m", "pip", "--disable-pip-version-check", "install", "--quiet")

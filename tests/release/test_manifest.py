@@ -14,6 +14,7 @@ import yaml
 
 from kubectl_ebpfnet import __version__
 from release import manifest
+from release.__main__ import made_in
 from release.platforms import PLATFORMS, archive_name
 from tests.release import krew
 
@@ -30,6 +31,16 @@ def test_plugin_yaml_is_what_the_template_gives() -> None:
     said = subprocess.run(made, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert said == FILE.read_text(encoding="utf-8"), "python -m release manifest > plugin.yaml"
     assert said == manifest.manifest(__version__, {})
+
+
+def test_what_is_somebody_elses_in_the_folder_of_the_results_stays(tmp_path: Path) -> None:
+    version = "0.0.1"
+    ours = {archive_name(version, *each) for each in PLATFORMS}
+    ours |= {f"{archive_name(version, 'linux', 'amd64')}.cdx.json", "plugin.yaml", "SHA256SUMS"}
+    ours |= {"kubectl_ebpfnet-0.0.1-py3-none-any.whl", "kubectl_ebpfnet-0.0.1.tar.gz"}
+    for name in (*ours, "thesis.tex", "kubectl-ebpfnet.notes"):
+        (tmp_path / name).touch()
+    assert {path.name for path in made_in(tmp_path)} == ours
 
 
 def test_krew_takes_it() -> None:
