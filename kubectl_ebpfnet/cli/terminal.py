@@ -189,9 +189,15 @@ def confirmed(question: str) -> bool | None:
         return None
     from kubectl_ebpfnet.render.text.style import escape
 
-    sys.stderr.write(f"{escape(question)} [y/N] ")
-    sys.stderr.flush()
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    line = ""
+    try:
+        sys.stderr.write(f"{escape(question)} [y/N] ")
+        sys.stderr.flush()
+        line = sys.stdin.readline()
+    finally:
+        if not line.endswith("\n"):  # Ctrl-D, Ctrl-C: what follows has a line of its own
+            sys.stderr.write("\n")
+    return line.strip().lower() in ("y", "yes")
 
 
 def _write_stderr(lines: Iterable[str]) -> None:
