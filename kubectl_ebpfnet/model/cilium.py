@@ -370,6 +370,7 @@ class DatapathConfig:
 
     Attributes:
         version: as the agent prints it.
+        ipam: who gives pods addresses: `kubernetes`, `cluster-pool`, `eni` …
         routing_mode: `native` or `tunnel`.
         tunnel_protocol: `vxlan` or `geneve`.
         host_routing: `bpf` or `legacy`.
@@ -416,6 +417,7 @@ class DatapathConfig:
     """
 
     version: str = ""
+    ipam: str = ""
     routing_mode: str = ""
     tunnel_protocol: str = ""
     host_routing: str = ""

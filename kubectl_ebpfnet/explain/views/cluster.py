@@ -26,6 +26,9 @@ NODE_IDENTITIES = range(1 << 24, 2 << 24)
 REMOTE_NODE_IDENTITIES = range(2 << 24, 3 << 24)
 """Identities that each node gives for itself to the other nodes (enable-node-selector-labels): the
 same number may mean another node elsewhere."""
+_BY_PREFIX = ("", "kubernetes", "cluster-pool", "cluster-pool-v2beta")
+"""Values of `ipam` with which each node gives pods addresses of prefixes of its own; "" unread.
+Source: Cilium pkg/ipam/option."""
 
 
 class ClusterView:
@@ -197,9 +200,13 @@ class ClusterView:
     def _holders(self) -> dict[Address, list[str]]:
         found: dict[Address, list[str]] = {}
         for name, addresses in self._internal_addresses.items():
-            router = self._cilium_nodes_by_name.get(name)
-            for address in {*addresses, *(router.router_addresses if router is not None else ())}:
-                found.setdefault(address, []).append(name)
+            cilium = self._cilium_nodes_by_name.get(name)
+            if cilium is None and self.cilium_nodes:
+                continue  # a virtual node (Fargate, KWOK …) has a pod's address, or that of others
+            router = cilium.router_addresses if cilium is not None else ()
+            for address in {*addresses, *router}:
+                if not address.is_link_local:  # cilium_host's is on all nodes (local-router-ipv4)
+                    found.setdefault(address, []).append(name)
         return found
 
     def nodes_with(self, address: Address) -> tuple[str, ...]:
@@ -242,8 +249,12 @@ class ClusterView:
         """Prefixes of which nodes give pods addresses, each with its node.
 
         CiliumNodes say it; where none has a prefix, the Nodes do. Where Cilium allocates by itself,
-        nobody looks at those of the Nodes.
+        nobody looks at those of the Nodes. Without prefixes of nodes (ENI, Azure, multi-pool, a
+        plugin that allocates) what stands in these fields says nothing: agents then make up one
+        of the last byte of the node's address, which others may have as well.
         """
+        if self.settings.ipam not in _BY_PREFIX:
+            return ()
         for nodes in (self.kube.cilium_nodes, self.cilium_nodes, self.kube.nodes):
             found = tuple((node.name, cidr) for node in nodes for cidr in node.pod_cidrs)
             if found:

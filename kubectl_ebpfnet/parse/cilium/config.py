@@ -62,6 +62,7 @@ def datapath(settings: Mapping[str, str]) -> DatapathConfig:
     protocol = settings.get("tunnel-protocol", "") or (tunnel if tunnel != "disabled" else "")
     legacy = _flag(settings, "enable-host-legacy-routing")
     return DatapathConfig(
+        ipam=settings.get("ipam", "").lower(),
         routing_mode=routing,
         tunnel_protocol=protocol,
         # `false` only means that BPF host routing is wanted: the agent may fall back.

@@ -67,6 +67,27 @@ def test_two_nodes_with_one_address() -> None:
     ) in found(edited("get nodes", same))  # fmt: skip
 
 
+def test_a_link_local_address_of_cilium_host_is_on_all_nodes() -> None:
+    def same(items: list[dict[str, Any]]) -> None:
+        for item in items:
+            for address in item["spec"]["addresses"]:
+                if address["type"] == "CiliumInternalIP":
+                    address["ip"] = "169.254.23.0"
+
+    assert found(edited("get ciliumnodes", same)) == []
+
+
+def test_virtual_nodes_may_have_one_address() -> None:
+    def virtual(items: list[dict[str, Any]]) -> None:
+        for number in range(2):
+            node = copy.deepcopy(items[0])
+            node["metadata"]["name"] = f"kwok-{number}"
+            node["status"]["addresses"] = [{"type": "InternalIP", "address": "10.44.0.5"}]
+            items.append(node)
+
+    assert not [title for _, title in found(edited("get nodes", virtual)) if "address" in title]
+
+
 def test_two_pods_with_one_address() -> None:
     def same(items: list[dict[str, Any]]) -> None:
         pods = [i for i in items if i["status"].get("podIP", "").startswith("10.44.")]

@@ -20,6 +20,7 @@ WEB, WEB_ADDRESS, CLIENT_ADDRESS = "web-7c469c57c9-54wmd", "10.44.0.5", "10.44.1
 LXC, ADDRESSES = "cilium-dbg bpf endpoint list", "ip -j addr"
 ENDPOINT_LIST = "cilium-dbg endpoint list -o json"
 PODS, NODES, CILIUM_NODES = "get pods -A", "get nodes", "get ciliumnodes"
+CONFIG = "get configmaps -n kube-system cilium-config"
 Items = list[dict[str, Any]]
 
 
@@ -155,6 +156,38 @@ def test_a_pod_with_an_address_of_a_node_is_open() -> None:
     path = answer(objects(CILIUM_NODES, router))
     assert path.verdict == "unknown"
     assert f"pod default/{WEB} has {WEB_ADDRESS}, an address of node node1" in path.cause
+
+
+def quiet(path: Path) -> bool:
+    """Whether it is reachable, with nothing to warn of."""
+    return path.verdict == "reachable" and all(f.severity == "info" for f in path.findings)
+
+
+def test_nodes_without_cilium_may_have_the_address_of_a_pod_or_of_each_other() -> None:
+    def virtual(items: Items) -> None:
+        for number in range(2):
+            node = copy.deepcopy(named(items, "node1"))
+            node["metadata"]["name"] = f"fargate-{number}"
+            node["status"]["addresses"] = [{"type": "InternalIP", "address": WEB_ADDRESS}]
+            items.append(node)
+
+    assert quiet(answer(objects(NODES, virtual)))
+
+
+@pytest.mark.parametrize("ipam", ["eni", "azure", "multi-pool", "delegated-plugin"])
+def test_prefixes_say_nothing_where_nodes_have_none_of_their_own(ipam: str) -> None:
+    def made_up(items: Items) -> None:
+        for item in items:
+            item["spec"]["ipam"]["podCIDRs"] = ["10.44.0.0/16", "172.31.0.0/16"]
+
+    def mode(text: str) -> str:
+        value = json.loads(text)
+        value["data"]["ipam"] = ipam
+        return json.dumps(value)
+
+    change = objects(CILIUM_NODES, made_up)
+    assert not quiet(answer(change))
+    assert quiet(answer(change, edit("api", CONFIG, mode)))
 
 
 @pytest.mark.parametrize("to", ["svc/web", f"{WEB_ADDRESS}:8080"])
