@@ -25,6 +25,8 @@ from kubectl_ebpfnet.parse.cilium import config as cilium_config
 
 _SEARCHED = 4000
 """Conntrack lines that are searched for a flow that tells how a node forwards."""
+_LEAVING = ("disconnecting", "disconnected")
+"""States of an endpoint that is being deleted (Cilium pkg/endpoint, State)."""
 
 
 class NodeView(Netns):
@@ -200,7 +202,9 @@ class NodeView(Netns):
 
     @cached_property
     def _endpoints_by_address(self) -> dict[Address, Endpoint]:
-        return {a: one for one in reversed(self[q.ENDPOINTS].facts) for a in one.addresses}
+        # An endpoint that is being deleted stays in the list while its address has a new owner.
+        listed = sorted(self[q.ENDPOINTS].facts, key=lambda one: one.state in _LEAVING)
+        return {a: one for one in reversed(listed) for a in one.addresses}
 
     def listed_endpoint(self, address: Address) -> Endpoint | None:
         """Return the endpoint with this address in the agent's own list, None without one."""

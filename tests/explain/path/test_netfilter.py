@@ -502,3 +502,30 @@ def test_a_rule_that_sends_it_to_nobodys_address_is_named() -> None:
     assert path.fix is not None
     assert "on node2 sends the packet there: " in path.fix.text
     assert "PREROUTING rule 1" in path.fix.text
+
+
+UNDECIDED = "../features/services/agent.zip"
+"""VXLAN with BPF host routing by the agent's word: without its conntrack nothing else tells it."""
+
+
+@pytest.mark.parametrize(
+    ("rule", "to"),
+    [
+        ("INPUT -p tcp -m tcp --dport 10250 -j DROP", "node/node2:10250"),
+        ("OUTPUT -p tcp -m tcp --sport 10250 -j DROP", "node/node2:10250"),
+        ("INPUT -p udp -m udp --dport 8472 -j DROP", "svc/web"),  # what carries the answer
+    ],
+)
+def test_what_is_the_stacks_own_passes_it_however_the_node_forwards(rule: str, to: str) -> None:
+    unseen = (say(node, CT, "") for node in ("node1", "node2"))
+    path = ask(changed(UNDECIDED, *unseen, *rules(f"filter {rule}")), "client", to)
+    assert path.verdict == "dropped", path.reason
+    assert f"{rule.split()[0]} rule 1" in path.cause
+
+
+def test_what_the_node_forwards_stays_open_where_the_way_of_forwarding_is() -> None:
+    unseen = (say(node, CT, "") for node in ("node1", "node2"))
+    change = rules(f"filter FORWARD -d {TO} -j DROP")
+    path = ask(changed(UNDECIDED, *unseen, *change), "client", f"{TO}:80")
+    assert path.verdict == "unknown"
+    assert "whether it passes the node's netfilter" in path.reason

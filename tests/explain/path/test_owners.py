@@ -295,3 +295,16 @@ def test_a_pod_that_is_there_and_lacks_its_row_is_not_gone() -> None:
     path = answer(edit("node1", LXC, without_row), edit("node1", ENDPOINT_LIST, unlisted))
     assert f"no endpoint has {WEB_ADDRESS} on node1" in dropped_at(path).summary
     assert "is gone" not in path.cause
+
+
+def test_an_endpoint_that_is_being_deleted_has_its_address_no_more() -> None:
+    def left(before: str) -> str:
+        listed = json.loads(before)
+        old = copy.deepcopy(next(one for one in listed if WEB_ADDRESS in json.dumps(one)))
+        old["id"], old["status"]["state"] = 9999, "disconnecting"
+        old["status"]["networking"] |= {"interface-name": "lxcgone", "interface-index": 77}
+        return json.dumps([old, *listed])
+
+    path = answer(edit("node1", ENDPOINT_LIST, left))
+    assert path.verdict == "reachable"
+    assert not [one.title for one in path.findings if one.severity != "info"]

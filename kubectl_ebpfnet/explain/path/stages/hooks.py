@@ -201,11 +201,17 @@ def bypass(walk: PathBuilder, here: PacketState) -> str:
         walk: the walk.
         here: the packet in the node's stack.
     """
-    node = walk.cluster.node(here.node)
+    node, flow = walk.cluster.node(here.node), here.packet.flow
     device = here.in_device if here.netfilter is None else here.netfilter.in_device or ""
+    # BPF host routing forwards past the stack; what carries a packet, and what is for the node or
+    # sent by it, is the stack's own either way.
+    if here.packet.outer is not None or flow.destination in node.own_addresses:
+        return ""
+    if not device and flow.source in node.own_addresses:
+        return ""
     of_pod = from_endpoint(node, device)
     if walk.forth is not None:
-        of_pod = of_pod or node.local_endpoint(here.packet.flow.destination) is not None
+        of_pod = of_pod or node.local_endpoint(flow.destination) is not None
     if not of_pod or node.host_routing.bpf is not None:
         return ""
     return f"whether it passes the node's netfilter is not known: {node.host_routing.reason}"
