@@ -15,7 +15,7 @@ from tests.kernels import debian, initramfs
 from tests.kernels.debian import Unavailable
 
 QEMU = "qemu-system-x86_64"
-_LONGEST_S = 600
+_LONGEST_S = 1800
 _KERNEL = (
     "console=ttyS0 random.trust_cpu=on panic=-1 loglevel=4 mitigations=off tsc=reliable "
     "no_timer_check"
