@@ -91,6 +91,31 @@ def test_a_node_without_a_route_to_the_world_asks_in_vain() -> None:
     assert path.cause.startswith("node2 has no route to 1.1.1.1, and asks for its MAC on eth0")
 
 
+@pytest.mark.parametrize("kind", ["blackhole", "unreachable", "prohibit"])
+@pytest.mark.parametrize("way", ["there", "back"])
+def test_a_refused_destination_is_asked_for_in_vain_beside_a_default_route(
+    kind: str, way: str
+) -> None:
+    client = "203.0.113.9"
+    route = f'[{{"type":"{kind}","dst":"203.0.113.0/24","flags":[]}},'
+    node = "node2" if way == "there" else "node1"
+    change = edit(node, ROUTES, lambda text: route + text.lstrip()[1:])
+    ends = ("client", f"{client}:80") if way == "there" else (client, "svc/web-lb-local")
+    path = ask(changed(RECORDED, change), *ends)
+    assert path.verdict == "unknown"
+    said = f"the route 203.0.113.0/24 is {kind} on {node}, which asks for the MAC of {client}"
+    assert said in path.cause
+    assert path.fix is not None
+    assert path.fix.command == f"ip route del {kind} 203.0.113.0/24 table main"
+
+
+def test_a_refused_destination_that_a_route_says_to_be_on_the_link_may_answer() -> None:
+    route = '[{"type":"blackhole","dst":"172.31.7.200","flags":[]},'
+    change = edit("node2", ROUTES, lambda text: route + text.lstrip()[1:])
+    path = ask(changed(RECORDED, change), "client", "172.31.7.200:80")
+    assert path.verdict in ("leaves", "delivered")
+
+
 def test_a_tunnel_that_a_route_leads_to_the_nodes_own_pods_is_open() -> None:
     route = '[{"dst":"172.31.7.11","dev":"cilium_host","scope":"link","flags":[]},'
     path = answer("svc/web", edit("node2", ROUTES, lambda text: route + text.lstrip()[1:]))

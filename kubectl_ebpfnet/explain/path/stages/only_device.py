@@ -12,11 +12,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kubectl_ebpfnet.explain.kernel import routing
+from kubectl_ebpfnet.explain.kernel.decision import Decision
 from kubectl_ebpfnet.explain.kernel.namespace_routing import node_tables, own_packet
 from kubectl_ebpfnet.explain.kernel.rule_match import rule_text
 from kubectl_ebpfnet.explain.path.stages.no_route import drop_refused, end_not_known, end_not_read
 from kubectl_ebpfnet.explain.path.stages.node_route import route_hop, without_rules
 from kubectl_ebpfnet.explain.path.stages.route_evidence import route_evidence
+from kubectl_ebpfnet.explain.path.stages.route_fix import delete_what_refuses
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
@@ -81,8 +83,9 @@ def by_only_device(
             f"{flow.destination} is asked for on {device} itself: {decision.refused}{note}",
             State.DERIVED, here.packet, refusing + node.host_routing.evidence,
         )  # fmt: skip
-        if not any(flow.destination in route.destination for route in routes if route.device):
-            _asks_in_vain(walk, node, device, flow.destination, refusing)
+        on_link = (r for r in routes if r.device and r.gateway is None)
+        if not any(flow.destination in route.destination for route in on_link):
+            _asks_in_vain(walk, node, device, flow.destination, decision, refusing)
         return here.to(Stage.DEVICE, device=device, skips_netfilter=True, next_hop=None)
     route_hop(
         walk, here, node, decision, place, note, proof=node.host_routing.evidence, by_bpf=not named
@@ -94,10 +97,20 @@ def by_only_device(
 
 
 def _asks_in_vain(
-    walk: PathBuilder, node: NodeView, device: str, target: Address, evidence: tuple[Evidence, ...]
+    walk: PathBuilder,
+    node: NodeView,
+    device: str,
+    target: Address,
+    decision: Decision,
+    evidence: tuple[Evidence, ...],
 ) -> None:
     """Report a destination that no route says to be on the link, where its MAC is asked for."""
     title = f"{node.name} has no route to {target}, and asks for its MAC on {device}"
+    fix = Fix(f"Give {node.name} a route to {target}: its default route.", "ip route")
+    by = delete_what_refuses(decision, f"on {node.name}", target.version)
+    if by is not None:
+        title = f"{decision.refused} on {node.name}, which asks for the MAC of {target} on {device}"
+        fix = by
     walk.finding(
         Severity.ERROR, title,
         f"It arrives only if somebody on the link answers for {target}, as a router with proxy ARP "
@@ -105,7 +118,6 @@ def _asks_in_vain(
         evidence,
     )  # fmt: skip
     if not walk.answered_now():
-        fix = Fix(f"Give {node.name} a route to {target}: its default route.", "ip route")
         walk.doubt(f"{title}, where only proxy ARP answers", Decides.DROP, fix)
 
 
