@@ -21,8 +21,8 @@ manifest that somebody applied (installed), and those that --keep left (kept).
 Who uses them needs exec in their namespace, and no right to create anything.
 What their image lacks of this program, each run sends.
 
---print-manifest contacts no cluster. -n names another namespace than ebpfnet, one
-that exists and admits privileged pods.""",
+--print-manifest contacts no cluster. -n names another namespace than ebpfnet,
+one that exists and admits privileged pods.""",
     examples=(
         ("List them", "node-pods"),
         ("One on every node", "node-pods --print-manifest | kubectl apply -f -"),
