@@ -65,6 +65,8 @@ except ConnectionRefusedError:
     print("refused")
 except TimeoutError:
     print("silence")
+except OSError as why:  # what has no rule of kube-proxy's yet has no route on the node
+    print(why.strerror)
 """
 
 
