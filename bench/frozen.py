@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from bench.installed import CHECKOUT, installed
+from bench.turns import medians
 from tests.release import made
 
 MOST_HELP, MOST_PATH = 1.3, 1.2
@@ -89,15 +89,9 @@ def main() -> int:
             "venv path": [str(venv / "kubectl-ebpfnet"), *PATH_DEMO],
         }
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-        taken: dict[str, list[float]] = {name: [] for name in compared}
-        for _ in range(runs + 1):
-            for name, argv in compared.items():
-                taken[name].append(seconds(argv))
-    medians = {name: statistics.median(times[1:]) for name, times in taken.items()}
-    for name, median in medians.items():
-        print(f"{name:<16} {median * 1000:6.1f} ms")
-    for_help = medians["archive --help"] / medians["bare --help"]
-    for_path = medians["archive path"] / medians["venv path"]
+        found = medians(compared, seconds, runs)
+    for_help = found["archive --help"] / found["bare --help"]
+    for_path = found["archive path"] / found["venv path"]
     print(f"--help against the bare frozen program: {for_help:.2f} (at most {MOST_HELP})")
     print(f"path --from demo against the venv: {for_path:.2f} (at most {MOST_PATH})")
     return 0 if for_help <= MOST_HELP and for_path <= MOST_PATH else 1
