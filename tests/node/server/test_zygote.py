@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -156,29 +156,28 @@ def test_a_session_with_words_has_all_three_streams(
         assert session.wait(20) == 1
 
 
-def _has_socket(pid: int) -> bool:
-    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(OSError):  # it was closed meanwhile
-            if "socket:" in os.readlink(descriptor):
-                return True
-    return False
-
-
 def test_a_session_that_comes_before_the_first_process_listens_waits_for_it(
     tmp_path: Path,
 ) -> None:
     path = _socket(tmp_path)
-    with _session(path) as session:
-        _until(lambda: _has_socket(session.pid))
-        with subprocess.Popen([sys.executable, "-c", _HOLD, "0.2", str(path)]) as process:
-            try:
-                assert session.stdout is not None
-                assert json.loads(session.stdout.readline())["protocol"] == PROTOCOL
-                assert len(_children(process.pid)) == 1  # it is not served by itself
-                session.communicate(b'{"end": true}\n', timeout=20)
-                assert process.wait(20) == 0
-            finally:
-                process.kill()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as first:
+        first.bind(str(tmp_path / "first.sock"))
+        first.listen()
+        first.settimeout(_LONG)
+        session = _session(path)
+        asking, _ = first.accept()  # it found nobody, and asks the pod's first process for one
+        with asking:
+            assert asking.recv(100) == b"image"
+            asking.send(b"\0")
+    with session, subprocess.Popen([sys.executable, "-c", _HOLD, "0.2", str(path)]) as process:
+        try:
+            assert session.stdout is not None
+            assert json.loads(session.stdout.readline())["protocol"] == PROTOCOL
+            assert len(_children(process.pid)) == 1  # it is not served by itself
+            session.communicate(b'{"end": true}\n', timeout=20)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
 
 
 def test_a_session_that_is_killed_takes_its_fork_along(
