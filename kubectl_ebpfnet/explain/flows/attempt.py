@@ -9,6 +9,7 @@ from typing import Any
 from kubectl_ebpfnet.explain.flows.outcome import came_back
 from kubectl_ebpfnet.explain.views.node import NodeView, expanded
 from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.evidence import LIVE
 from kubectl_ebpfnet.model.fact import Fact
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import Attempt, Outcome, TrackedFlow
@@ -32,7 +33,8 @@ def newest(flows: Sequence[TrackedFlow], node: NodeView) -> Attempt | None:
             f"{node.name} is not known"
         )
     text = f"{flow.flow} {_dated(words, _when(flow))}"
-    short = _dated(words.removeprefix("was "), _when_in_short(flow))
+    then = "ago" if node.bundle.source == LIVE else "before the record"
+    short = _dated(words.removeprefix("was "), _when_in_short(flow, then))
     ends = {end for each in flows for end in (each.flow.destination, each.translated.destination)}
     unread = _unread(node, ends)
     if unread:
@@ -90,10 +92,10 @@ def _when(flow: TrackedFlow) -> str:
     return f", {age:.0f} s before the table was read"
 
 
-def _when_in_short(flow: TrackedFlow) -> str:
-    """Return when a flow was last seen, and which table shows it."""
+def _when_in_short(flow: TrackedFlow, then: str) -> str:
+    """Return when a flow was last seen, and which table shows it; `then` ends its age."""
     by_netfilter = flow.cilium_ct is None and flow.service_ct is None
     where = f"({flow.node})" if by_netfilter else f"(Cilium CT, {flow.node})"
     age = flow.last_seen.any
-    when = ", when is not known" if age is None else f" {age:.0f}s before the record"
+    when = ", when is not known" if age is None else f" {age:.0f}s {then}"
     return f"{when} {where}"

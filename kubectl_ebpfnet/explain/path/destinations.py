@@ -40,6 +40,7 @@ class FarAddress:
         note: how it was resolved, or why it was not, one sentence.
         name: what a DNS name came to, None for other destinations.
         fix: what to do where there is no address.
+        meant: how to ask for the object that a bare word names, where it is no DNS name.
     """
 
     address: Address | None
@@ -48,6 +49,7 @@ class FarAddress:
     note: str = ""
     name: NameAnswer | None = None
     fix: Fix | None = None
+    meant: Fix | None = None
 
 
 def far_address(cluster: ClusterView, request: PathRequest, source: Placed) -> FarAddress:
@@ -282,8 +284,9 @@ def _of_name(cluster: ClusterView, request: PathRequest, source: Placed) -> FarA
     )
     answer = look_up(name, sources)
     if answer.outcome is not LookupOutcome.FOUND:
-        fix = _meant(cluster, request, source) or _fix(name, answer, source)
-        return FarAddress(None, request.port, None, answer.text, answer, fix)
+        meant = _meant(cluster, request, source)
+        fix = meant or _fix(name, answer, source)
+        return FarAddress(None, request.port, None, answer.text, answer, fix, meant)
     if answer.service is not None and answer.service.external_name:
         return _of_external_name(cluster, answer.service, request, source)
     if answer.service is not None:

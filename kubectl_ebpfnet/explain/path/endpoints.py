@@ -58,6 +58,7 @@ class PathEnds:
         tracked: the newest tracked flow that goes where a new one would go, None without one.
         entry: the node by which a client outside enters, "" for a source in the cluster.
         via: that node where the user named it, else "".
+        meant: how to ask for the object that a bare word names, where it is no DNS name.
     """
 
     source: Target
@@ -81,6 +82,7 @@ class PathEnds:
     tracked: TrackedFlow | None = None
     entry: str = ""
     via: str = ""
+    meant: Fix | None = None
 
     @property
     def first_node(self) -> str:
@@ -120,7 +122,7 @@ def resolve(cluster: ClusterView, request: PathRequest, entry: str = "") -> Path
         return PathEnds(
             source_target, destination_target, sender.host_network, None, 0, None, flow,
             problem=problem or far.note or "the destination has no address", findings=findings,
-            fix=fix or far.fix, name=None if problem else far.name, entry=entry,
+            fix=fix or far.fix, meant=far.meant, name=None if problem else far.name, entry=entry,
             via=request.via,
         )  # fmt: skip
     service = far.service

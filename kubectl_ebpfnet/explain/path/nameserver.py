@@ -74,7 +74,11 @@ def decided(decision: Decision, ends: PathEnds, query: Path, cluster: ClusterVie
     text = "See the way of the pod's queries to its nameserver, hop by hop."
     if query.verdict is Verdict.DROPPED and query.fix is not None:
         text = query.fix.text
-    fix = Fix(text, f"kubectl ebpfnet path {pod} {to}")
+    command = f"kubectl ebpfnet path {pod} {to}"
+    if ends.meant is not None:
+        text = f"{ends.meant.text} {text}"
+        command = command if query.verdict is Verdict.DROPPED else ends.meant.command
+    fix = Fix(text, command)
     because = (decision.reason, *_of_the_query(server, of, query))
     decision = replace(
         decision, reason=f"{decision.reason}; {cause}", cause=cause, fix=fix, because=because

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from kubectl_ebpfnet.explain.flows.attempt import newest, untracked
 from kubectl_ebpfnet.explain.flows.match import FlowQuery, tracked_flows
-from kubectl_ebpfnet.model.evidence import Record
+from kubectl_ebpfnet.explain.views.cluster import ClusterView
+from kubectl_ebpfnet.model.evidence import LIVE, Record, bundle_of
 from kubectl_ebpfnet.model.net import ICMP, SCTP, TCP, UDP
 from kubectl_ebpfnet.model.path import Attempt, Outcome
 from tests.explain.flows import tables as t
@@ -192,6 +193,21 @@ def test_an_answer_that_came_as_far_as_the_node() -> None:
     assert "nf_conntrack of n1 has the SYN+ACK" in found.text
     assert "nothing came back 3s before the record" in found.short  # not behind what follows it
     assert found.short.endswith("did not reach the sender")
+
+
+def test_an_age_is_of_now_in_a_live_run_and_as_of_the_record_in_a_capture() -> None:
+    asked = FlowQuery(TCP, POD, frozenset({(WEB, None)}))
+    records = [t.record("n1", t.CT, t.closed(TCP_OUT.format(2), 3))]
+    said = []
+    for source in (LIVE, "case.zip"):
+        node = ClusterView(bundle_of(records, source)).node("n1")
+        found = newest(tracked_flows(node, asked), node)
+        assert found is not None
+        said.append(found.short)
+    assert said == [
+        "answered and closed 3s ago (Cilium CT, n1)",
+        "answered and closed 3s before the record (Cilium CT, n1)",
+    ]
 
 
 def test_a_service_is_known_by_its_reverse_nat() -> None:

@@ -157,15 +157,15 @@ def said(*words: str, out: bytes = b"", code: int = 0) -> Record:
     return Record(0, POD, words, code, InMemory(out))
 
 
-def dns(server: str, nslookup: bytes, scenario: str = VXLAN) -> Bundle:
+def dns(server: str, nslookup: bytes, scenario: str = VXLAN, name: str = "db") -> Bundle:
     conf = f"search default.svc.cluster.local\nnameserver {server}\noptions ndots:5\n".encode()
     return changed(
         scenario,
         lambda r: None if (r.place, r.argv) == (POD, ("cat", "/etc/resolv.conf")) else r,
         more=(
             said("cat", "/etc/resolv.conf", out=conf),
-            said("getent", "ahosts", "db", code=2),
-            said("nslookup", "db.default.svc.cluster.local.", out=nslookup, code=1),
+            said("getent", "ahosts", name, code=2),
+            said("nslookup", f"{name}.default.svc.cluster.local.", out=nslookup, code=1),
         ),
     )
 
@@ -195,6 +195,19 @@ def test_a_query_that_is_dropped_is_the_verdict() -> None:
     assert "egress policy denies" in path.cause
     assert any(f.title.startswith("DNS: policy drops the packet") for f in path.findings)
     assert path.destination.title == "db"
+
+
+def test_an_object_that_a_bare_word_may_mean_stays_said_beside_the_nameserver() -> None:
+    silent = dns("10.244.0.135", SILENT, name="web")
+    fix = ask(silent, "web:80").fix
+    assert fix is not None
+    assert fix.text.startswith("web alone is taken for a DNS name. Did you mean svc/web:80")
+    assert fix.text.endswith("? See the way of the pod's queries to its nameserver, hop by hop.")
+    assert fix.command == "kubectl ebpfnet path -n default pod/client svc/web:80"
+    dropped = ask(dns("10.244.0.135", SILENT, POLICY, name="web"), "web:80").fix
+    assert dropped is not None
+    assert dropped.text.startswith("web alone is taken for a DNS name. Did you mean svc/web:80")
+    assert dropped.command.endswith("pod/client 10.244.0.135:53/udp")
 
 
 def test_a_nameserver_that_answers_is_not_walked_to() -> None:

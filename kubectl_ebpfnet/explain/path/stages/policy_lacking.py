@@ -74,7 +74,8 @@ def lacking(
             add = f"If it may pass, add {subject.what} to {place}, or a rule of its own."
             if subject.asked is not None and _has_port(near, subject.asked[1]):
                 said += ", which is the Service's port: policies see that of its backend"
-            fix = Fix(add, words.edit(policy))
+            if not (_is_wide(near) and _is_api_server(other) and policy.kind != "NetworkPolicy"):
+                fix = Fix(add, words.edit(policy))
         return Lack(policy, said + _not_there(cluster, subject, [near]), fix, [near])
     rules = [*answer.lacking, *answer.undecided(deny=False)]
     if not rules:
@@ -106,6 +107,17 @@ def _not_there(cluster: ClusterView, subject: PolicySubject, rules: Sequence[Rul
 
 def _may_be_meant(answer: RuleAnswer) -> bool:
     return bool(answer.rule.peers.names) or answer.by_peer.matches is not False
+
+
+def _is_wide(answer: RuleAnswer) -> bool:
+    """Tell whether a rule takes its peers by no more than entities: a port there lets all of the
+    world, or of the cluster, have it."""
+    peers = answer.rule.peers
+    return peers.anyone or bool(peers.entities)
+
+
+def _is_api_server(other: Party) -> bool:
+    return other.has("reserved", "kube-apiserver").matches is True
 
 
 def _addition(subject: PolicySubject, other: Party, policy: Policy, what: str) -> Fix:
