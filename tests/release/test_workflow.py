@@ -13,11 +13,13 @@ from typing import Any
 
 import yaml
 
+from kubectl_ebpfnet.cluster.nodepods.manifest import DEFAULT_IMAGE
 from release.__main__ import version
 from release.platforms import PLATFORMS, archive_name
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / ".github/workflows/release.yml"
+PUBLISHES = r"secrets\.|github\.token|--push|\blogin\b|skopeo|gh release|attest-build"
 
 
 def workflow() -> Any:
@@ -35,11 +37,34 @@ def test_each_platform_is_built_on_a_machine_of_its_own() -> None:
 
 def test_nothing_is_published_before_all_is_made() -> None:
     document = workflow()
+    jobs = document["jobs"]
     assert document[True] == {"push": {"tags": ["v*"]}}  # YAML 1.1 reads `on` as true
     assert document["permissions"] == {"contents": "read"}
-    assert set(document["jobs"]["publish"]["needs"]) == {"linux", "others", "image"}
-    for name in ("linux", "others", "image"):
-        assert document["jobs"][name]["needs"] == "version"
+    assert set(jobs.pop("publish")["needs"]) == {"linux", "others", "image"} == {*jobs} - {"version"}
+    for name, job in jobs.items():
+        # No rights and no secret: nothing could leave the runner.
+        assert job.get("permissions", {}) == {}, name
+        assert not re.search(PUBLISHES, yaml.safe_dump(job)), name
+        assert name == "version" or job["needs"] == "version"
+
+
+def test_what_publishes_stands_behind_the_check_of_all_digests() -> None:
+    steps = [yaml.safe_dump(step) for step in workflow()["jobs"]["publish"]["steps"]]
+    checks = [place for place, step in enumerate(steps) if "not built" in step]
+    publishing = [place for place, step in enumerate(steps) if re.search(PUBLISHES, step)]
+    assert len(checks) == 1
+    assert len(publishing) == 3  # the image, its and the archives' provenance, the release
+    assert min(publishing) > checks[0]
+
+
+def test_the_image_that_is_pushed_is_the_one_that_node_pods_name() -> None:
+    text = FILE.read_text(encoding="utf-8")
+    (pushed,) = re.findall(r"docker://(\S+?):", text)
+    assert pushed == DEFAULT_IMAGE.partition(":")[0]
+    (made,) = re.findall(r"dest=(dist/\S+)", text)
+    (uploaded,) = re.findall(r"path: (dist/\S+\.tar)$", text, re.MULTILINE)
+    assert made == uploaded
+    assert f"oci-archive:made/image/{Path(made).name}" in text
 
 
 def test_a_manifest_with_digests_that_are_missing_is_not_published(tmp_path: Path) -> None:
