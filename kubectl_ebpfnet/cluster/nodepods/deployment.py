@@ -28,13 +28,13 @@ from kubectl_ebpfnet.cluster.nodepods.manifest import (
     NodePodOptions,
     Run,
 )
+from kubectl_ebpfnet.cluster.nodepods.nodes import why_not_on
 from kubectl_ebpfnet.cluster.nodepods.sides import packed
 from kubectl_ebpfnet.cluster.nodepods.status import (
     POLL_SECONDS,
     Snapshot,
     failure_of,
     is_running,
-    not_ready,
     pod_deleted,
 )
 from kubectl_ebpfnet.cluster.pool import Pool
@@ -47,7 +47,6 @@ from kubectl_ebpfnet.errors import (
     Forbidden,
     RunEnded,
 )
-from kubectl_ebpfnet.parse import kube
 
 __all__ = ["DEFAULT_IMAGE", "Deployment", "NodePodOptions", "whoami"]
 
@@ -215,7 +214,8 @@ class Deployment:
             waited = time.monotonic() - created_at
             problem = failure_of(pod, node, waited)
             if problem is None and waited > _NODE_SECONDS and not node_checked:
-                node_checked, problem = True, self._node_trouble(node)
+                node_checked, why = True, why_not_on(self._api, node)
+                problem = ClusterError(why) if why else None
             if problem is not None:
                 self._lose(name)
                 raise problem
@@ -230,13 +230,6 @@ class Deployment:
         if name in self._ran_pods:
             self._ran_pods.discard(name)
             self._lost_pods.add(name)
-
-    def _node_trouble(self, node: str) -> ClusterError | None:
-        try:
-            why = not_ready(kube.node(self._api.node(node)))
-        except ClusterError:
-            return None  # this user may not read nodes; rely on the deadline
-        return ClusterError(f"no node pod can start on {node}: {why}") if why else None
 
     # --- deleting ---------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ import time
 from kubectl_ebpfnet.cluster.client.api import Api
 from kubectl_ebpfnet.cluster.nodepods.sides import EXAMPLE_IMAGE, OLDEST_PYTHON, no_python
 from kubectl_ebpfnet.errors import ClusterError
-from kubectl_ebpfnet.model.kube import Node, Pod
+from kubectl_ebpfnet.model.kube import Pod
 from kubectl_ebpfnet.parse import kube
 
 POLL_SECONDS = 0.1
@@ -115,13 +115,6 @@ def _unfit_image(pod: Pod) -> ClusterError | None:
         )
     old = _OLD_PYTHON.search(said)
     return ClusterError(f"the image {pod.image}: {old[0]}", hint=_IMAGE_HINT) if old else None
-
-
-def not_ready(node: Node) -> str:
-    """Return why a node starts no pods, "" when the node is Ready."""
-    if node.ready or not node.not_ready_since:
-        return ""
-    return f"not Ready since {node.not_ready_since}{_suffix(node.reason)}"
 
 
 def pod_deleted(node: str) -> ClusterError:

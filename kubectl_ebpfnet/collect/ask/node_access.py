@@ -16,6 +16,7 @@ from kubectl_ebpfnet.cluster.client.api import Api
 from kubectl_ebpfnet.cluster.client.session import Session
 from kubectl_ebpfnet.cluster.nodepods.deployment import Deployment
 from kubectl_ebpfnet.cluster.nodepods.kept import NodePod
+from kubectl_ebpfnet.cluster.nodepods.nodes import why_no_node_pods
 from kubectl_ebpfnet.cluster.nodepods.rehearsal import rehearse
 from kubectl_ebpfnet.cluster.nodepods.rights import check_rights
 from kubectl_ebpfnet.collect.ask.access import Mode, NodeAccess
@@ -59,6 +60,7 @@ class NodeAnswerers:
         self._why_no_agents = ""
         self._deployed_nodes: set[str] = set()
         self._refused: tuple[str, str] | None = None  # why there can be no node pods
+        self._unfit: dict[str, str] = {}  # node → why no node pod can start there
         self._passing = False  # the next look of a watch may deploy what this one could not
 
     def __enter__(self) -> NodeAnswerers:
@@ -91,6 +93,7 @@ class NodeAnswerers:
                 page of many.
         """
         self._agents, self._why_no_agents, self._kept_pods = agents, why_no_agents, kept_pods
+        self._unfit = {}
         # During a rollout a node may have two of them.
         self._agent_on = agent_on if len(agents) > FEW // 2 else None
         if self._passing:
@@ -121,6 +124,8 @@ class NodeAnswerers:
         podless = [n for n, answerer in answerers.items() if answerer is None]
         podless = [node for node in podless if node not in self._deployed_nodes]
         refused = (deadline.missed("no node pod"), "") if deadline.over else None
+        if refused is None:
+            podless = self._fit(podless, deadline)
         if podless and refused is None:
             why = "" if mode is Mode.POD else self._why_no_agent(podless)
             refused = self._deploy(podless, why, deadline)
@@ -141,7 +146,7 @@ class NodeAnswerers:
         if self._access.mode is not Mode.AUTO or deadline.over:
             return None
         refused = None
-        if node not in self._deployed_nodes:
+        if node not in self._deployed_nodes and self._fit([node], deadline):
             refused = self._deploy([node], f"Cilium's agent on {node} does not answer", deadline)
         return self._new_pod(node, refused)
 
@@ -160,9 +165,17 @@ class NodeAnswerers:
         return None
 
     def _new_pod(self, node: str, refused: tuple[str, str] | None) -> NodePodExec | Record:
-        if node not in self._deployed_nodes and refused is not None:
-            return unavailable_record(node_place(node), EXEC, *refused)
+        if node not in self._deployed_nodes:
+            refused = (self._unfit[node], "") if node in self._unfit else refused
+            if refused is not None:
+                return unavailable_record(node_place(node), EXEC, *refused)
         return NodePodExec(self._session, node_place(node), partial(self._wait, node))
+
+    def _fit(self, nodes: list[str], deadline: Deadline) -> list[str]:
+        """Return those of some nodes that may take a node pod: no other is worth a question."""
+        if nodes and self._refused is None:
+            self._unfit |= why_no_node_pods(Api(self._session), nodes, deadline.left)
+        return [node for node in nodes if node not in self._unfit]
 
     def _deploy(self, nodes: list[str], why: str, deadline: Deadline) -> tuple[str, str] | None:
         """Create node pods; return the reason why none can be created, and the missing right.

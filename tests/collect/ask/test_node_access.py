@@ -23,6 +23,8 @@ from tests.cluster.fake_cluster import FakeCluster, ended
 def cluster() -> Iterator[FakeCluster]:
     server = FakeApiServer()
     one = FakeCluster(server)
+    for name in ("n1", "n2"):
+        one.node(name)
 
     def reviews(seen: Seen) -> Reply | None:
         asked = seen.path.endswith("/selfsubjectaccessreviews")
@@ -138,4 +140,36 @@ def test_a_node_pod_that_ends_between_two_looks_is_deployed_anew(
             look().wait(Deadline(20))
         second = look().wait(Deadline(20)).container.pod
         assert second != first
-    assert cluster.objects == {}
+    assert {*cluster.objects} == {"/api/v1/nodes/n1", "/api/v1/nodes/n2"}
+
+
+def test_a_node_that_starts_no_pod_is_not_offered_one(
+    cluster: FakeCluster, session: Session
+) -> None:
+    """Why not is the record's reason; nothing is asked, and nothing deployed there."""
+    cluster.node("late", ready=False)
+    asked: list[str] = []
+
+    def agree(question: str) -> str:
+        asked.append(question)
+        return ""
+
+    why = "no node pod can start on late: not Ready since 2026-11-21T09:00:00Z: Kubelet stopped"
+    with NodeAnswerers(session, NodeAccess(Mode.AUTO, agree=agree), lambda _: None) as answerers:
+        answerers.set_available({}, "", {})
+        for late in (
+            answerers.for_nodes(["late"], Deadline(20))["late"],
+            answerers.instead_of_agent("late", Deadline(20)),
+        ):
+            assert isinstance(late, Record)
+            assert late.error.startswith(why)
+        assert (asked, cluster.below("namespaces")) == ([], [])
+        both = answerers.for_nodes(["late", "n1"], Deadline(20))
+        assert isinstance(both["late"], Record)
+        assert isinstance(both["n1"], NodePodExec)
+        both["n1"].wait(Deadline(20))
+        assert ["on n1 (image" in question for question in asked] == [True]
+        assert [pod["spec"]["nodeName"] for pod in cluster.below("pods")] == ["n1"]
+        cluster.node("late")  # the next look of a watch finds it Ready
+        answerers.set_available({}, "", {})
+        assert isinstance(answerers.for_nodes(["late"], Deadline(20))["late"], NodePodExec)
