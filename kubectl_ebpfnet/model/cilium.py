@@ -137,6 +137,7 @@ class Backend:
         slot: 1-based slot in the frontend, 0 where not said.
         id: backend id, 0 where not said.
         node: name of its node, "" where not said.
+        preferred: by the clustermesh affinity of its Service.
     """
 
     address: Address
@@ -146,6 +147,7 @@ class Backend:
     slot: int = 0
     id: int = 0
     node: str = ""
+    preferred: bool = False
     span: Span = field(default=NOWHERE, compare=False)
 
 

@@ -1,8 +1,10 @@
 """Backends of a frontend: which take new connections, and why there may be none.
 
 Sources: Cilium pkg/loadbalancer/writer and reconciler (backends that terminate serve while none is
-active; quarantined ones and those in maintenance never), bpf/lib/lb.h; kube-proxy does the same
-since 1.26 (KEP-1669). Traffic policies and zones: Kubernetes' Service and EndpointSlice.
+active; quarantined ones and those in maintenance never), pkg/clustermesh/selectbackends.go and up
+to 1.17 pkg/service (affinity of a clustermesh), bpf/lib/lb.h; kube-proxy does the same with those
+that terminate since 1.26 (KEP-1669). Traffic policies and zones: Kubernetes' Service and
+EndpointSlice.
 """
 
 from __future__ import annotations
@@ -41,10 +43,33 @@ def with_states(backends: Sequence[Backend]) -> str:
 
 
 def taking(backends: Iterable[Backend]) -> tuple[Backend, ...]:
-    """Return the backends that new connections go to: active ones, else those that terminate."""
+    """Return the backends that new connections go to: active ones, of these the preferred, else
+    those that terminate."""
     there = tuple(backends)
     active = tuple(b for b in there if b.state not in _IDLE and b.state != TERMINATING)
-    return active or tuple(b for b in there if b.state == TERMINATING)
+    preferred = tuple(b for b in active if b.preferred)
+    return preferred or active or tuple(b for b in there if b.state == TERMINATING)
+
+
+def by_affinity(
+    backends: Sequence[Backend], affinity: str, sliced: Sequence[ServiceEndpoint] | None
+) -> tuple[Backend, ...]:
+    """Return backends with those preferred that the clustermesh affinity of their Service prefers.
+
+    Up to Cilium 1.17 the map keeps the others in slots behind these, and does not print its count;
+    the agent's list says which they are. Later versions leave the others out.
+
+    Args:
+        backends: of the map, or of the agent's list.
+        affinity: `local`, `remote`; "" prefers nothing.
+        sliced: what the slices of this cluster name; None where they were not read.
+    """
+    if not affinity or sliced is None or any(each.preferred for each in backends):
+        return tuple(backends)
+    here = {place(end) for end in sliced}
+    return tuple(
+        replace(each, preferred=(place(each) in here) is (affinity == "local")) for each in backends
+    )
 
 
 def not_understood(backends: Iterable[Backend]) -> tuple[Backend, ...]:
@@ -69,6 +94,8 @@ def merged(listed: Frontend | None, mapped: Frontend | None) -> tuple[Backend, .
     """
     rows = {place(row): row for row in (mapped.backends if mapped is not None else ())}
     told = listed.backends if listed is not None else ()
+    if all(each.preferred for each in told):  # as agents since 1.18 say of every backend
+        told = tuple(replace(each, preferred=False) for each in told)
     # The datapath goes by the map: a slot that says quarantined is not used.
     both = [
         replace(each, state=rows[place(each)].state)

@@ -24,6 +24,24 @@ HEALTH_CHECK = "healthserver"
 _REDIRECTS = (":local-redirect", "-local-redirect")
 """Ends of the names of frontends by address, behind their policy's (pkg/redirectpolicy)."""
 _GLOBAL = ("service.cilium.io/global", "io.cilium/global-service")
+AFFINITY = "service.cilium.io/affinity"
+_AFFINITIES = (AFFINITY, "io.cilium/service-affinity")
+
+
+def is_global(service: Service) -> bool:
+    """Tell whether a Service takes endpoints of other clusters (clustermesh)."""
+    return any(service.annotation(key).lower() == "true" for key in _GLOBAL)
+
+
+def affinity_word(service: Service) -> str:
+    """Return the affinity that a Service's annotation names, in lower case; "" for none."""
+    return next(filter(None, map(service.annotation, _AFFINITIES)), "").lower()
+
+
+def affinity_of(service: Service) -> str:
+    """Return which clusters' endpoints a global Service prefers: `local`, `remote`; "" for any."""
+    said = affinity_word(service)
+    return said if is_global(service) and said in ("local", "remote") else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +130,8 @@ class ServiceAddress:
     def named_elsewhere(self) -> bool:
         """Local redirect policies, Envoy and other clusters (clustermesh) give it backends that no
         EndpointSlice of the Service names."""
-        owner = self.owner
-        shared = owner and any(owner.annotation(key).lower() == "true" for key in _GLOBAL)
-        return self.redirects_locally or self.by_proxy or bool(shared)
+        shared = self.owner is not None and is_global(self.owner)
+        return self.redirects_locally or self.by_proxy or shared
 
     def stale(self, backends: Iterable[Backend]) -> list[Backend]:
         """Return those of some backends that the Service has lost and Cilium still has."""

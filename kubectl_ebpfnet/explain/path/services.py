@@ -12,7 +12,11 @@ from itertools import islice
 
 from kubectl_ebpfnet.explain.path import backends as kinds
 from kubectl_ebpfnet.explain.path.frontend_lookup import Lookup, Search
-from kubectl_ebpfnet.explain.path.service_address import HEALTH_CHECK, ServiceAddress
+from kubectl_ebpfnet.explain.path.service_address import (
+    HEALTH_CHECK,
+    ServiceAddress,
+    affinity_of,
+)
 from kubectl_ebpfnet.explain.views import cite, lists
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.node import NodeView
@@ -83,7 +87,9 @@ def find(
             name=found.name or owner[0].name,
             owner=owner[0],
             sliced=sliced,
-            backends=kinds.ending(found.backends, sliced),
+            backends=kinds.by_affinity(
+                kinds.ending(found.backends, sliced), affinity_of(owner[0]), sliced
+            ),
         )
     return found
 

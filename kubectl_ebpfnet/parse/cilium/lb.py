@@ -205,6 +205,7 @@ def _backend(item: Any, span: Span) -> Backend | None:
         protocol=_protocol(js.text(item, "protocol")),
         state=js.text(item, "state"),
         node=js.text(item, "nodeName"),
+        preferred=js.flag(item, "preferred") is True,
         span=span,
     )
 

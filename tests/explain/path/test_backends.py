@@ -176,6 +176,80 @@ def test_another_cluster_gives_backends_that_no_slice_names() -> None:
     assert not [f for f in path.findings if f.severity == "error"], path.findings
 
 
+def global_with(affinity: str) -> Change:
+    """clustermesh: Services are global, and prefer the endpoints of some clusters."""
+
+    def annotate(value: object) -> None:
+        shared(value)
+        assert isinstance(value, dict)
+        for item in value["items"]:
+            item["metadata"]["annotations"]["service.cilium.io/affinity"] = affinity
+
+    return json_edit("api", "get services", annotate)
+
+
+def listed_with(address: str, *preferred: str) -> Change:
+    """The agent's list has one more backend, and prefers these."""
+
+    def add(value: object) -> None:
+        assert isinstance(value, list)
+        for item in value:
+            for of in (item["spec"], item["status"]["realized"]):
+                ends = of.get("backend-addresses") or []
+                ends += [{**end, "ip": address} for end in ends if end["ip"] == POD]
+                for end in ends:
+                    end["preferred"] = end["ip"] in preferred
+
+    return json_edit("node2", SERVICES, add)
+
+
+@pytest.mark.parametrize(("affinity", "taken"), [("remote", "10.99.0.7"), ("local", POD)])
+@pytest.mark.parametrize("listed", [True, False])
+def test_the_affinity_of_a_clustermesh_chooses_the_cluster(
+    affinity: str, taken: str, listed: bool
+) -> None:
+    """Up to Cilium 1.17 the map has the others in slots behind its count, which it does not print;
+    where the agent hangs, the Service tells."""
+    said = [listed_with("10.99.0.7", taken)] if listed else hung(SERVICES)
+    bundle = changed(VXLAN, *more_backends("10.99.0.7"), global_with(affinity), *said)
+    path = ask(bundle, "client", "svc/web:80")
+    (hop,) = [hop for hop in path.hops if hop.kind == "load-balancing"]
+    assert f"→ {taken}:8080" in hop.summary
+    assert "not used" in hop.summary
+    assert "one of 2" not in hop.summary
+    assert not [f for f in path.findings if f.severity == "error"], path.findings
+
+
+def test_an_agent_that_prefers_every_backend_prefers_none() -> None:
+    """As agents since 1.18 say; the map has one more than the list."""
+    bundle = changed(VXLAN, *more_backends(GONE), listed_with("10.99.0.9", POD, "10.99.0.9"))
+    path = ask(bundle, "client", "svc/web:80")
+    assert finding(path, f"lose the packet: {GONE}:8080")
+
+
+@pytest.mark.parametrize(
+    ("affinity", "cause"),
+    [
+        ("local", "and no other cluster of the clustermesh gives node2 an endpoint"),
+        ("none", "its annotation service.cilium.io/affinity is “none”"),
+    ],
+)
+def test_a_global_service_without_an_endpoint_in_any_cluster(affinity: str, cause: str) -> None:
+    def empty(value: object) -> None:
+        assert isinstance(value, dict)
+        for item in value["items"]:
+            item["endpoints"] = []
+
+    bundle = changed(
+        VXLAN, global_with(affinity), json_edit("api", SLICES, empty),
+        edit("node2", LB, without_pod), edit("node2", CT, untracked),
+        edit("node2", SERVICES, lambda text: text.replace(POD, "10.244.9.9")),
+    )  # fmt: skip
+    path = ask(bundle, "client", "svc/web:80")
+    assert dropped_at(path).kind == "load-balancing"
+    assert cause in path.cause
+
+
 def test_a_backend_whose_answer_is_lost_is_one_that_loses_the_packet() -> None:
     mute = say("web", "ip route", "10.244.0.173 dev eth0 scope link\n")
     far = json_edit("api", "get services", shared)

@@ -202,7 +202,7 @@ def test_the_recorded_services() -> None:
             found[str(frontend.address), frontend.port, frontend.internal] = frontend
     web = found["10.96.51.4", 80, False]
     assert (web.type, web.namespace, web.name, web.protocol) == ("ClusterIP", "default", "web", TCP)
-    backend = Backend(ip_address("10.244.0.135"), 8080, TCP, "active")
+    backend = Backend(ip_address("10.244.0.135"), 8080, TCP, "active", preferred=True)
     assert [replace(b, node="", id=0) for b in web.backends] == [backend]
     local = found["10.111.111.129", 80, False]
     assert (local.type, local.flags) == ("LoadBalancer", {"Local"})

@@ -237,6 +237,8 @@ def _how_chosen(
         words.append("no backend is active: those that terminate serve")
     used = frozenset(service.usable)
     bad = [b for b in service.backends if b not in used]
+    if any(b.preferred for b in used):
+        words.append("the clustermesh affinity of the Service prefers it to those of other places")
     if bad:
         words.append(f"not used: {kinds.with_states(bad)}")
     if not any(kinds.place(b) == target for b in service.backends) and service.backends:

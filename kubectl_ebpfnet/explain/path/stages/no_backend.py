@@ -3,7 +3,8 @@
 Source: Cilium bpf/lib/lb.h and bpf/bpf_lxc.c: with `service-no-backend-response` a packet is
 rejected (ICMP) or dropped; versions without that setting drop it in silence ("Service backend not
 found"), and those up to 1.11, whose map rows have no slots, let it pass untranslated. kube-proxy
-rejects it.
+rejects it. A global Service whose affinity is the word `none` loses other clusters' endpoints from
+1.18 on until that was mended (cilium/cilium#46623).
 """
 
 from __future__ import annotations
@@ -14,7 +15,12 @@ from kubectl_ebpfnet.explain.path import backends as kinds
 from kubectl_ebpfnet.explain.path import commands
 from kubectl_ebpfnet.explain.path.agent_behind import see_agent
 from kubectl_ebpfnet.explain.path.no_endpoints import why_no_endpoint
-from kubectl_ebpfnet.explain.path.service_address import ServiceAddress
+from kubectl_ebpfnet.explain.path.service_address import (
+    AFFINITY,
+    ServiceAddress,
+    affinity_word,
+    is_global,
+)
 from kubectl_ebpfnet.explain.path.state import PathBuilder, Where
 from kubectl_ebpfnet.explain.path.wrong_port import Remedy
 from kubectl_ebpfnet.explain.views.node import NodeView
@@ -25,6 +31,8 @@ from kubectl_ebpfnet.model.shell import word
 
 _PAUSED = frozenset({"quarantined", "maintenance"})
 _ZONE = "topology.kubernetes.io/zone"
+_LONGEST = 40
+"""Characters of an annotation that are shown."""
 
 
 def without_backend(
@@ -104,7 +112,7 @@ def _remedy(walk: PathBuilder, service: ServiceAddress, node: NodeView, local: s
         return _no_redirect(service, node)
     found = why_no_endpoint(walk.cluster, service)
     if found is not None:
-        return found
+        return _of_every_cluster(found, service, node)
     if local and service.owner is not None and _setting(service.owner, local) != "Local":
         cause = (
             f"Cilium on {node.name} is behind its Service: that has {local} Cluster, and its "
@@ -180,6 +188,36 @@ def _no_redirect(service: ServiceAddress, node: NodeView) -> Remedy:
             f"kubectl get ciliumlocalredirectpolicies {where} -o yaml",
         ),
         title,
+    )
+
+
+def _of_every_cluster(found: Remedy, service: ServiceAddress, node: NodeView) -> Remedy:
+    """Say of a global Service without an endpoint that no other cluster gives it one either."""
+    owner = service.owner
+    if owner is None or not is_global(owner):
+        return found
+    said = affinity_word(owner)
+    if said not in ("", "local", "remote"):
+        return Remedy(
+            f"{found.cause}; endpoints of other clusters are left out: its annotation "
+            f"{AFFINITY} is “{said[:_LONGEST]}”, which some versions of Cilium take for no cluster",
+            Fix(
+                f"Remove the annotation {AFFINITY}: without it, those of every cluster are used.",
+                f"kubectl annotate service -n {word(owner.namespace)} {word(owner.name)} "
+                f"{AFFINITY}-",
+            ),
+            f"Service {owner.namespace}/{owner.name}",
+        )
+    return replace(
+        found,
+        cause=f"{found.cause}; the Service is global, and no other cluster of the clustermesh "
+        f"gives {node.name} an endpoint of it",
+        fix=Fix(
+            f"{found.fix.text} Or see to another cluster: its Service of this name and namespace "
+            'has to be global, and not service.cilium.io/shared: "false", and the agent on '
+            f"{node.name} has to be connected with it (`{node.cilium('status --all-clusters')}`).",
+            found.fix.command,
+        ),
     )
 
 
