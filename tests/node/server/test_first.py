@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import errno
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,7 +23,7 @@ import pytest
 from kubectl_ebpfnet.cluster.nodepods import sides
 from kubectl_ebpfnet.model.protocol.node_side import own_digest
 from kubectl_ebpfnet.model.protocol.questions import PROTOCOL
-from kubectl_ebpfnet.node.server import bring
+from kubectl_ebpfnet.node.server import room
 
 SERVER = Path(sides.__file__).parents[2] / "node/server"
 BARE = Path(os.path.realpath(sys.executable))
@@ -64,17 +66,26 @@ class NodePod:
         assert code == 0, err
         return [json.loads(line) for line in out.splitlines()]
 
-    def bring(self, data: bytes | None = None, size: int | None = None) -> tuple[int, bytes]:
+    def bring(
+        self, data: bytes | None = None, size: int | None = None, name: str = ""
+    ) -> tuple[int, bytes]:
         data = sides.packed() if data is None else data
-        code, _, err = self.exec(sides.bring_argv(len(data) if size is None else size), data)
+        words = named(name, sides.bring_argv(len(data) if size is None else size))
+        code, _, err = self.exec(words, data)
         return code, err
+
+
+def named(name: str, words: tuple[str, ...]) -> tuple[str, ...]:
+    """Words of a client of another version, whose node side has this name instead of ours."""
+    return tuple(name if name and word == own_digest() else word for word in words)
 
 
 class Held:
     """A session that goes on until its end; a node side has greeted it."""
 
-    def __init__(self, pod: NodePod) -> None:
-        self.process = pod.start(*argv(sides.session_argv()), stdin=subprocess.PIPE)
+    def __init__(self, pod: NodePod, name: str = "") -> None:
+        words = named(name, sides.session_argv())
+        self.process = pod.start(*argv(words), stdin=subprocess.PIPE)
 
     def __enter__(self) -> Held:
         assert self.process.stdout is not None
@@ -135,7 +146,8 @@ def test_what_came_in_part_is_no_node_side(pod: NodePod) -> None:
     assert code == 1
     assert b"bytes came" in err
     code, err = pod.bring(b"no zip at all")
-    assert code == 1
+    assert (code, err.count(b"\n")) == (1, 1), err  # a sentence
+    assert b"File is not a zip file" in err
     assert pod.ask() == [{"protocol": 0, "version": "", "digest": ""}]
     assert [path.name for path in pod.folder.iterdir()] == ["first.sock"]
 
@@ -152,6 +164,75 @@ def test_node_sides_that_nobody_uses_make_room(pod: NodePod) -> None:
     assert {each.name[0] for each in pod.folder.iterdir() if len(each.name) == 64} == {
         "b", "c", own_digest()[0],
     }  # fmt: skip
+
+
+@pytest.fixture
+def small_pod(folder: Path) -> Iterator[NodePod]:
+    """One that stays, with a volume as small as a node pod's."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)], check=True)
+    one = NodePod(folder, 0)
+    try:
+        yield one
+        one.process.terminate()
+        assert one.process.communicate(timeout=20) == (b"", b"")
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.kernel
+def test_versions_without_a_session_make_room_and_one_in_use_stays(small_pod: NodePod) -> None:
+    until((small_pod.folder / "first.sock").exists)
+    first, *others = (letter * 64 for letter in "abcd")
+    assert small_pod.bring(name=first) == (0, b"")
+    with Held(small_pod, first):
+        for name in others:
+            assert small_pod.bring(name=name) == (0, b"")
+            with Held(small_pod, name):
+                assert (small_pod.folder / first).exists()
+    left = {each.name for each in small_pod.folder.iterdir() if len(each.name) == 64}
+    assert left == {first, others[-1]}
+
+
+@pytest.mark.kernel
+def test_versions_that_are_all_in_use_leave_no_room_and_that_is_said(small_pod: NodePod) -> None:
+    until((small_pod.folder / "first.sock").exists)
+    first, second, third = (letter * 64 for letter in "abc")
+    for name in (first, second):
+        assert small_pod.bring(name=name) == (0, b"")
+    with Held(small_pod, first), Held(small_pod, second):
+        code, err = small_pod.bring(name=third)
+    why = f"it cannot be unpacked into {small_pod.folder}: {os.strerror(errno.ENOSPC)}\n"
+    assert (code, err.decode()) == (1, why)
+    assert not list(small_pod.folder.glob("new.*"))
+
+
+@pytest.mark.parametrize("renames", [0, 1, 2])
+def test_a_client_that_is_killed_leaves_a_netkat_or_another_try(pod: NodePod, renames: int) -> None:
+    until((pod.folder / "first.sock").exists)
+    text = (
+        f"import os\nreal, left = os.rename, list(range({renames}))\n"
+        "def rename(*words):\n    left.pop() if left else os._exit(9)\n    real(*words)\n"
+        "os.rename = rename\n"
+    )
+    words = tuple(
+        text + word if "import zipfile" in word else word
+        for word in sides.bring_argv(len(sides.packed()))
+    )
+    assert pod.exec(words, sides.packed())[0] == (0 if renames == 2 else 9)
+    assert pod.bring() == (0, b"")
+    shell = [str(pod.folder / "bin/netkat"), "-h"]
+    said = subprocess.run(shell, env=pod.env, capture_output=True, text=True, check=False)
+    assert (said.returncode, said.stderr) == (0, "")
+
+
+def test_a_shells_netkat_whose_node_side_made_room_says_so(pod: NodePod) -> None:
+    until((pod.folder / "first.sock").exists)
+    assert pod.bring() == (0, b"")
+    shutil.rmtree(pod.folder / own_digest())
+    shell = [str(pod.folder / "bin/netkat"), "-h"]
+    said = subprocess.run(shell, env=pod.env, capture_output=True, text=True, check=False)
+    assert (said.returncode, said.stderr.count("\n")) == (1, 1)
+    assert "its node side was removed" in said.stderr
 
 
 def test_what_a_container_left_that_ran_before_is_removed(folder: Path) -> None:
@@ -230,10 +311,9 @@ def test_a_session_that_meets_a_node_side_as_it_ends_gets_the_next_one(
 def test_what_another_client_removes_at_the_same_time_is_no_trouble(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bring, "FOLDER", str(folder))
-    monkeypatch.setattr(bring.os, "listdir", lambda _: ["gone"])
-    monkeypatch.setattr(bring.os.path, "isdir", lambda _: True)  # as it was a moment ago
-    bring.make_room(own_digest())
+    monkeypatch.setattr(room.os, "listdir", lambda _: ["gone"])
+    monkeypatch.setattr(room.os.path, "isdir", lambda _: True)  # as it was a moment ago
+    room.make_room(str(folder), own_digest())
 
 
 def test_a_node_side_that_was_killed_makes_room_and_is_started_again(pod: NodePod) -> None:
@@ -273,7 +353,7 @@ def test_an_older_python_is_named_in_one_sentence() -> None:
     assert done.stderr == f"its Python is {here}, the node side needs 3.99 or later\n"
 
 
-@pytest.mark.parametrize("name", ["first", "bring", "connect"])
+@pytest.mark.parametrize("name", ["first", "bring", "room", "connect"])
 def test_they_import_the_standard_library_alone(name: str) -> None:
     steps = ast.parse((SERVER / f"{name}.py").read_text()).body
     imported = {each.name for step in steps if isinstance(step, ast.Import) for each in step.names}
