@@ -543,3 +543,40 @@ def test_many_backends_are_counted() -> None:
     many = [Backend(ip_address(f"10.0.0.{n}"), 80, TCP, "not ready") for n in range(1, 9)]
     assert backends.with_states(many[:1]) == "10.0.0.1:80 not ready"
     assert backends.with_states(many).endswith("10.0.0.5:80 not ready and 3 more")
+
+
+OF_NATIVE = "10.244.0.251"
+
+
+def two_of_which_one_ends(affinity: bool) -> list[Change]:
+    """The pod web, to which the recorded flow went, terminates; the other backend leads nowhere."""
+
+    def in_map(text: str) -> str:
+        rows = []
+        for line in text.splitlines(True):
+            if affinity and line.startswith("10.96.71.229:80/TCP (0)"):
+                line = line.replace("[ClusterIP, ", "[ClusterIP, sessionAffinity, ")
+            rows.append(line)
+            if line.startswith("10.96.71.229:80/TCP (1)"):
+                rows.append(line.replace(OF_NATIVE, GONE).replace("(1)", "(2)"))
+        return "".join(rows)
+
+    def listed(value: object) -> None:
+        assert isinstance(value, list)
+        for item in value:
+            for of in (item["spec"], item["status"]["realized"]):
+                ends = of.get("backend-addresses") or []
+                ends += [{**end, "ip": GONE} for end in ends if end["ip"] == OF_NATIVE]
+                for end in ends:
+                    end["state"] = "terminating" if end["ip"] == OF_NATIVE else "active"
+
+    return [edit("node2", LB, in_map), json_edit("node2", SERVICES, listed)]
+
+
+def test_session_affinity_keeps_a_client_with_a_backend_that_terminates() -> None:
+    path = ask(changed(NATIVE, *two_of_which_one_ends(affinity=True)), "client", "svc/web")
+    assert path.verdict == "unknown"
+    assert f"1 of 2 backends of ClusterIP 10.96.71.229:80/TCP of svc default/web lose the packet " \
+        f"({GONE}:8080)" in path.reason  # fmt: skip
+    plain = ask(changed(NATIVE, *two_of_which_one_ends(affinity=False)), "client", "svc/web")
+    assert f"no endpoint has {GONE}" in dropped_at(plain).summary

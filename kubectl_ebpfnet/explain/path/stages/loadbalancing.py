@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kubectl_ebpfnet.explain.path import agent_behind
+from kubectl_ebpfnet.explain.path import agent_behind, former_backends
 from kubectl_ebpfnet.explain.path import backends as kinds
 from kubectl_ebpfnet.explain.path.backends import Place
 from kubectl_ebpfnet.explain.path.other_clusters import cluster_of
@@ -85,11 +85,17 @@ def rewrite(
     short = f"{service.owner_title} {how}"
     _translated(walk, packet, service, where, text, chosen.state, chosen.evidence, short)
     _weigh(walk, packet, service, where[2], is_elsewhere=other is not None)
-    if walk.choice is None and len(service.usable) > 1:
-        others = tuple(b for b in service.usable if kinds.place(b) != chosen.target)
+    every = (*service.usable, *_kept(walk, service))
+    if walk.choice is None and len(every) > 1:
+        others = tuple(b for b in every if kinds.place(b) != chosen.target)
         end = endpoint_text(*chosen.target)
         walk.choice = Choice(len(walk.hops), service.title, end, others)
     return packet
+
+
+def _kept(walk: PathBuilder, service: ServiceAddress) -> tuple[Backend, ...]:
+    """Return the backends beside the usable ones that the sender may keep to."""
+    return former_backends.kept_by_affinity(walk.ends.flows, service)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +120,8 @@ def _chosen(
 ) -> _Chosen | None:
     """Return the backend to follow: the newest flow's where a new connection may go there too; None
     where none is known."""
-    forced = walk.forced if walk.forced in service.usable else None
+    every = (*service.usable, *_kept(walk, service))
+    forced = walk.forced if walk.forced in every else None
     seen = backend_of(tracked, service) if forced is None else None
     if seen is not None and service.mapped is not None and not service.missing:
         now = {kinds.place(b) for b in service.usable}
