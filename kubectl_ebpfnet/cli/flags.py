@@ -14,7 +14,7 @@ from kubectl_ebpfnet.cli.given_flags import GlobalFlags as GlobalFlags
 from kubectl_ebpfnet.cli.given_flags import NodeAccessFlags
 from kubectl_ebpfnet.cli.kubectl_flags import CONNECTION, VERBOSITY, Flag, takes_value
 from kubectl_ebpfnet.cli.terminal import Progress, print_error
-from kubectl_ebpfnet.errors import UsageError
+from kubectl_ebpfnet.errors import EbpfnetError, UsageError
 
 # Node access: flags of each command that reads nodes.
 NODES = (
@@ -282,7 +282,13 @@ def _with_flags(function: Callable[..., int], more: tuple[Flag, ...]) -> Callabl
         )
         if values.get("watch") and values.get("capture"):
             Progress().warn("-w has no effect with --from: a capture does not change")
-        code = function(global_flags, **values)
+        try:
+            code = function(global_flags, **values)
+        except UsageError:
+            raise
+        except EbpfnetError as error:
+            error.hint = global_flags.asked(values.get("capture") or "").prose(error.hint)
+            raise
         return _with_warnings(code, global_flags.warnings or ())
 
     own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]

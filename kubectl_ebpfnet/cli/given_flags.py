@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from kubectl_ebpfnet.cli.arguments import duration
+from kubectl_ebpfnet.cli.asked import Asked, asked
 from kubectl_ebpfnet.cli.kubectl_flags import CONNECTION
-from kubectl_ebpfnet.cli.terminal import log_line
+from kubectl_ebpfnet.cli.terminal import Progress, log_line
 from kubectl_ebpfnet.errors import UsageError
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.dry_run import DryRun
@@ -112,6 +113,14 @@ class GlobalFlags:
     def namespace(self) -> str:
         """The -n flag, "" when not given."""
         return str(self.values.get("namespace", ""))
+
+    def asked(self, capture: str = "") -> Asked:
+        """Return what is asked; `capture` is the value of --from."""
+        return asked(self.values, capture)
+
+    def progress(self) -> Progress:
+        """Return what shows the run's steps and warnings, their commands for what is asked."""
+        return Progress(self.asked().prose)
 
     def connection(self, within: float | None = None) -> ConnectionOptions:
         """Return the options for `Session.open`.

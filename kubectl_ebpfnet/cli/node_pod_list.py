@@ -6,7 +6,7 @@ from kubectl_ebpfnet.cli import arguments
 from kubectl_ebpfnet.cli.flags import GlobalFlags
 from kubectl_ebpfnet.cli.list_arguments import list_flags
 from kubectl_ebpfnet.cli.object_words import is_name, is_type, shown
-from kubectl_ebpfnet.cli.terminal import Progress, emit, width
+from kubectl_ebpfnet.cli.terminal import emit, width
 from kubectl_ebpfnet.errors import UsageError
 from kubectl_ebpfnet.render.text.view import View
 
@@ -62,7 +62,7 @@ def show(global_flags: GlobalFlags, output: str) -> int:
     from kubectl_ebpfnet.model.evidence import bundle_of
     from kubectl_ebpfnet.render.lists.node_pods import listing
 
-    with Progress() as progress, Session.open(global_flags.connection()) as session:
+    with global_flags.progress() as progress, Session.open(global_flags.connection()) as session:
         progress.show("looking")
         found, nothing = listing(listed_node_pods(Api(session), session.namespace)), bundle_of([])
         emit(printed.text(found, nothing))

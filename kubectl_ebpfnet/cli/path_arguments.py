@@ -11,7 +11,7 @@ from kubectl_ebpfnet.cli import arguments
 from kubectl_ebpfnet.cli.flags import GlobalFlags
 from kubectl_ebpfnet.cli.path_questions import SeveralPods, open_answers
 from kubectl_ebpfnet.cli.senders import Source
-from kubectl_ebpfnet.cli.terminal import Progress, emit, reading_width, view_of
+from kubectl_ebpfnet.cli.terminal import emit, reading_width, view_of
 from kubectl_ebpfnet.errors import UsageError
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.request import PathRequest
@@ -137,7 +137,7 @@ def answered(
         path_watch.check(output)
         global_flags = global_flags.watching()
     with (
-        Progress() as progress,
+        global_flags.progress() as progress,
         open_answers(capture, global_flags, limit, progress, preload) as answers,
     ):
         if asked.several is not None:

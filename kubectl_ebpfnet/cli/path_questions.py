@@ -7,10 +7,10 @@ from __future__ import annotations
 import contextlib
 import importlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from kubectl_ebpfnet.cli.asked import Asked
 from kubectl_ebpfnet.cli.flags import GlobalFlags
 from kubectl_ebpfnet.cli.sources import connect, open_capture
 from kubectl_ebpfnet.cli.terminal import Progress
@@ -18,7 +18,6 @@ from kubectl_ebpfnet.errors import ClusterError, NotFound
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.request import Further, PathRequest
-from kubectl_ebpfnet.model.shell import word
 
 if TYPE_CHECKING:
     from kubectl_ebpfnet.collect.gatherer import Gatherer
@@ -81,13 +80,14 @@ def open_answers(
         EbpfnetError: the capture or the cluster cannot be read.
     """
     if capture:
-        yield _Captured(open_capture(capture), global_flags.namespace or "default", progress)
+        namespace = global_flags.namespace or "default"
+        yield _Captured(open_capture(capture), namespace, progress, global_flags.asked(capture))
         return
     with connect(global_flags, progress) as (session, access):
         from kubectl_ebpfnet.collect.gatherer import Gatherer
 
         with Gatherer(session, access, warn=_Once(progress), progress=progress.show) as gatherer:
-            yield _Live(gatherer, timeout, progress, preload, _cluster_words(global_flags))
+            yield _Live(gatherer, timeout, progress, preload, global_flags.asked())
 
 
 class _Once:
@@ -117,14 +117,15 @@ def _explained(
 class _Captured:
     """Answers from a capture."""
 
-    def __init__(self, bundle: Bundle, namespace: str, progress: Progress) -> None:
-        self._bundle, self._namespace, self._progress = bundle, namespace, progress
+    def __init__(self, bundle: Bundle, namespace: str, progress: Progress, asked: Asked) -> None:
+        self._bundle, self._namespace = bundle, namespace
+        self._progress, self._asked = progress, asked
 
     def look(self, request_of: RequestOf) -> tuple[Path, Bundle]:
         """Explain what was recorded."""
         paths: list[Path] = []
         _explained(self._progress, paths, request_of(self._namespace), self._bundle)
-        return paths[0], self._bundle
+        return self._asked.path(paths[0]), self._bundle
 
     def pods(self, wanted: SeveralPods) -> list[Pod]:
         """Return the pods that were recorded."""
@@ -147,22 +148,6 @@ class _Captured:
         return _not_ended(pods, wanted, self._namespace, hint)
 
 
-def _cluster_words(global_flags: GlobalFlags) -> list[str]:
-    """Return the flags that choose a cluster other than the current context's, as given."""
-    given = ((name, global_flags.values.get(name)) for name in ("kubeconfig", "context"))
-    return [text for name, value in given if value for text in (f"--{name}", word(value))]
-
-
-def _for_cluster(path: Path, flags: Sequence[str]) -> Path:
-    """Return the answer, the command of its fix for the cluster that was asked."""
-    fix = path.fix
-    if not flags or fix is None or not fix.command.startswith("kubectl "):
-        return path
-    words = fix.command.split(" ")
-    verb = 3 if words[1] == "ebpfnet" else 2  # a plugin's flags stand behind its name
-    return replace(path, fix=replace(fix, command=" ".join([*words[:verb], *flags, *words[verb:]])))
-
-
 class _Live:
     """Asks a cluster."""
 
@@ -172,10 +157,9 @@ class _Live:
         timeout: float | None,
         progress: Progress,
         preload: Sequence[str],
-        cluster: Sequence[str],
+        asked: Asked,
     ) -> None:
-        """`cluster`: the flags that chose it."""
-        self._gatherer, self._timeout, self._cluster = gatherer, timeout, cluster
+        self._gatherer, self._timeout, self._asked = gatherer, timeout, asked
         self._progress, self._preload = progress, preload
 
     def look(self, request_of: RequestOf) -> tuple[Path, Bundle]:
@@ -190,7 +174,7 @@ class _Live:
             meanwhile=partial(_import, self._preload),
             further=partial(_explained, self._progress, paths),
         )
-        return _for_cluster(paths[0], self._cluster), bundle
+        return self._asked.path(paths[0]), bundle
 
     def pods(self, wanted: SeveralPods) -> list[Pod]:
         """Ask the API server."""
@@ -208,7 +192,7 @@ class _Live:
 def _not_ended(pods: list[Pod], wanted: SeveralPods, namespace: str, hint: str = "") -> list[Pod]:
     found = [pod for pod in pods if pod.phase not in ("Succeeded", "Failed")]
     if not found:
-        why = hint or ("none of them runs" if pods else f"kubectl get pods -n {namespace}")
+        why = hint or ("none of them runs" if pods else f"`kubectl get pods -n {namespace}`")
         if wanted.selector:
             raise ClusterError(
                 f"no pod in namespace {namespace} has the labels {wanted.title}", hint=why

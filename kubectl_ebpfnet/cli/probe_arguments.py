@@ -131,7 +131,7 @@ def prober(
     from kubectl_ebpfnet.collect.gatherer import Gatherer
 
     with (
-        Progress() as progress,
+        global_flags.progress() as progress,
         connect(global_flags, progress, reads=False) as (session, access),
         Gatherer(session, access, warn=progress.warn, progress=progress.show) as gatherer,
     ):
@@ -235,7 +235,7 @@ def render_watched(probe: Callable[[], Reports], output: str, view: View) -> Cal
         if output not in ("table", "wide"):
             return shown
         now = datetime.now().astimezone()
-        lines = changes.lines((report for report, _ in reports), now, view.width)
+        lines = changes.lines((report for report, _ in reports), now, view)
         return shown + "".join(f"{line}\n" for line in ["", *lines]) if lines else shown
 
     return text

@@ -6,7 +6,7 @@ import codecs
 import io
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import IO, TYPE_CHECKING
 
 from kubectl_ebpfnet.errors import EbpfnetError, RunEnded, UsageError
@@ -227,7 +227,9 @@ class Progress:
     The next line clears a progress line, and so does leaving the `with`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, worded: Callable[[str], str] = str) -> None:
+        """`worded` returns a warning as it is printed: its commands for the cluster asked."""
+        self._worded = worded
         self._watched = (
             sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         )
@@ -247,7 +249,8 @@ class Progress:
 
         self._clear()
         on_terminal = sys.stderr is not None and sys.stderr.isatty()
-        _write_stderr(wrap(escape(line), self._room() if on_terminal else 0))
+        line = escape(self._worded(line))
+        _write_stderr(wrap(line, self._room() if on_terminal else 0))
 
     def show(self, line: str) -> None:
         """Show the current step, on a terminal only; "" clears the line."""

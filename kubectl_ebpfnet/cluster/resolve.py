@@ -14,6 +14,7 @@ from kubectl_ebpfnet.errors import ClusterError, NotFound
 from kubectl_ebpfnet.model import json_members as js
 from kubectl_ebpfnet.model.few import few
 from kubectl_ebpfnet.model.kube import Node, Pod, Service
+from kubectl_ebpfnet.model.shell import word
 from kubectl_ebpfnet.model.spelling import near
 from kubectl_ebpfnet.parse import kube
 
@@ -88,7 +89,8 @@ def _pod_of_workload(
             "pod",
             ref,
             namespace,
-            hint=f"{ref} has no pods: " + ("replicas is 0" if none else f"kubectl describe {ref}"),
+            hint=f"{ref} has no pods: "
+            + ("replicas is 0" if none else f"`kubectl describe -n {namespace} {word(ref)}`"),
         )
     pods = [kube.pod(each) for each in found]
     pods.sort(key=lambda pod: (not pod.serves, _phase_order(pod), pod.name))

@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 
 from kubectl_ebpfnet.cli.given_flags import GlobalFlags
-from kubectl_ebpfnet.cli.path_questions import _cluster_words, _for_cluster
 from kubectl_ebpfnet.model.path import Fix
 from tests.cli.console import KUBECTL, run, run_process
 from tests.render.path.sample_paths import dropped
@@ -17,7 +16,7 @@ ASKED = GlobalFlags({"context": "pr$(od)", "kubeconfig": "my conf", "namespace":
 
 
 def advised(command: str, flags: GlobalFlags = ASKED) -> str:
-    fix = _for_cluster(replace(dropped(), fix=Fix("Do.", command)), _cluster_words(flags)).fix
+    fix = flags.asked().path(replace(dropped(), fix=Fix("Do.", command))).fix
     assert fix is not None
     return fix.command
 
@@ -45,4 +44,4 @@ def test_what_needs_no_flag_has_none() -> None:
     assert advised("ip link set eth0 mtu 1550") == "ip link set eth0 mtu 1550"
     assert advised(there, GlobalFlags({"namespace": "shop"})) == there
     unfixed = replace(dropped(), fix=None)
-    assert _for_cluster(unfixed, _cluster_words(ASKED)) is unfixed
+    assert ASKED.asked().path(unfixed).fix is None

@@ -103,7 +103,7 @@ def test_workload_without_pods(fake: FakeApiServer, api: Api) -> None:
     workload(fake, replicas=2)
     with pytest.raises(NotFound) as caught:
         find_pod(api, *DEPLOY, "default", nobody)
-    assert "kubectl describe deployment/web" in caught.value.hint
+    assert "kubectl describe -n default deployment/web" in caught.value.hint
 
 
 def test_workload_without_a_selector_takes_no_strangers_pod(fake: FakeApiServer, api: Api) -> None:

@@ -10,7 +10,6 @@ from kubectl_ebpfnet.cli import arguments, capture_file, flags
 from kubectl_ebpfnet.cli.help import CommandText
 from kubectl_ebpfnet.cli.positional import typed_names
 from kubectl_ebpfnet.cli.sources import connect
-from kubectl_ebpfnet.cli.terminal import Progress
 
 TEXT = CommandText(
     usage="[pod/NAME …] [node/NAME …] [-o FILE] [flags]",
@@ -59,7 +58,7 @@ def run(
     destinations = [arguments.destination(word) for word in to or ()]
     limit = arguments.duration(timeout, "--timeout")
     name = capture_file.given(output, file)
-    with Progress() as progress, connect(global_flags, progress) as (session, access):
+    with global_flags.progress() as progress, connect(global_flags, progress) as (session, access):
         from kubectl_ebpfnet.collect.capture import capture
 
         name = name or capture_file.default_name(session.context, redact=redact)

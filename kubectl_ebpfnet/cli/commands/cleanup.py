@@ -10,7 +10,7 @@ from kubectl_ebpfnet.cli import dry_run as dry_runs
 from kubectl_ebpfnet.cli.flags import GlobalFlags, with_kubectl_flags
 from kubectl_ebpfnet.cli.help import CommandText
 from kubectl_ebpfnet.cli.removal import left_alone, nothing_left, removed
-from kubectl_ebpfnet.cli.terminal import Progress, emit
+from kubectl_ebpfnet.cli.terminal import emit
 from kubectl_ebpfnet.errors import UsageError
 from kubectl_ebpfnet.model.dry_run import DryRun
 
@@ -62,7 +62,7 @@ def run(
     from kubectl_ebpfnet.render.text.documents import safe_json, safe_yaml
 
     rows, named = [], set(namespaces or ())
-    with Progress() as progress, Session.open(connection) as session:
+    with global_flags.progress() as progress, Session.open(connection) as session:
         for title, row in removed(session, named, progress, dry_run=how, yes=yes):
             rows.append(row)
             if output == "text":

@@ -52,7 +52,7 @@ def run(
     output = flags.report_output(output)
     view = view_of(width(), colored, global_flags.verbosity)
     limit = arguments.duration(timeout, "--timeout")
-    with Progress() as progress:
+    with global_flags.progress() as progress:
         bundle = open_capture(capture) if capture else _read_cluster(global_flags, limit, progress)
         from kubectl_ebpfnet.explain.doctor.report import examine
         from kubectl_ebpfnet.model.doctor import Level

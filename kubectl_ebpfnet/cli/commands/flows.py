@@ -10,7 +10,7 @@ from kubectl_ebpfnet.cli import arguments, flags
 from kubectl_ebpfnet.cli import list_arguments as lists
 from kubectl_ebpfnet.cli.help import CommandText
 from kubectl_ebpfnet.cli.sources import open_reader
-from kubectl_ebpfnet.cli.terminal import Progress, emit, view_of, width
+from kubectl_ebpfnet.cli.terminal import emit, view_of, width
 from kubectl_ebpfnet.cli.watching import emit_repeatedly
 
 TEXT = CommandText(
@@ -62,7 +62,10 @@ def run(
     limit = arguments.duration(timeout, "--timeout")
     global_flags = global_flags.watching() if watch else global_flags
 
-    with Progress() as progress, open_reader(capture, global_flags, limit, progress) as reader:
+    with (
+        global_flags.progress() as progress,
+        open_reader(capture, global_flags, limit, progress) as reader,
+    ):
         from kubectl_ebpfnet.cli.list_questions import flows
 
         peers = peers_of(reader)

@@ -12,7 +12,7 @@ from typer import Argument, Option
 from kubectl_ebpfnet.cli import arguments, flags, netkat_arguments, netkat_stdio
 from kubectl_ebpfnet.cli.help import CommandText
 from kubectl_ebpfnet.cli.object_words import is_type
-from kubectl_ebpfnet.cli.terminal import Progress, emit
+from kubectl_ebpfnet.cli.terminal import emit
 from kubectl_ebpfnet.errors import UsageError
 from kubectl_ebpfnet.model.dry_run import DryRun
 
@@ -68,7 +68,7 @@ def run(
     deadline, pcap = Deadline(limit), netkat_words.pcap if access.dry_run is DryRun.NONE else ""
     with contextlib.ExitStack() as stack:
         streams = stack.enter_context(netkat_stdio.open_streams(pcap))
-        progress = stack.enter_context(Progress())
+        progress = stack.enter_context(global_flags.progress())
         session = stack.enter_context(Session.open(connection))
         netkat.check_node(session, requested.name)
         version = netkat_words.request.ip_version

@@ -10,7 +10,7 @@ from kubectl_ebpfnet.cli import arguments, flags
 from kubectl_ebpfnet.cli import list_arguments as lists
 from kubectl_ebpfnet.cli.help import CommandText
 from kubectl_ebpfnet.cli.sources import open_reader
-from kubectl_ebpfnet.cli.terminal import Progress, emit, view_of, width
+from kubectl_ebpfnet.cli.terminal import emit, view_of, width
 
 TEXT = CommandText(
     usage="TARGET|-l SELECTOR|-A [flags]",
@@ -53,7 +53,10 @@ def run(
     wanted = lists.requested(target, everywhere, selector, "programs")
     global_flags = wanted.within(global_flags)
     limit = arguments.duration(timeout, "--timeout")
-    with Progress() as progress, open_reader(capture, global_flags, limit, progress) as reader:
+    with (
+        global_flags.progress() as progress,
+        open_reader(capture, global_flags, limit, progress) as reader,
+    ):
         from kubectl_ebpfnet.cli.list_questions import programs
 
         listing, bundle, known = programs(reader, wanted, unfold=everything)

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from kubectl_ebpfnet.model.probe import NodeRow, ProbeReport
-from kubectl_ebpfnet.render.text.style import escape
+from kubectl_ebpfnet.render.text.view import View
 from kubectl_ebpfnet.render.text.wrap import hanging
 
 KEPT = 12
 """Changes that stay on the screen."""
+_PLAIN = View()
 _Key = tuple[str, str, str]
 
 
@@ -21,13 +22,15 @@ class Changes:
         self._last: dict[_Key, str] = {}
         self._lines: list[str] = []
 
-    def lines(self, reports: Iterable[ProbeReport], now: datetime, width: int = 0) -> list[str]:
+    def lines(
+        self, reports: Iterable[ProbeReport], now: datetime, view: View = _PLAIN
+    ) -> list[str]:
         """Take a round of reports; return the latest changes, the oldest first.
 
         Args:
             reports: of this round.
             now: time of this round.
-            width: columns to keep within, 0 for no wrapping.
+            view: the terminal.
         """
         seen = {_key(report, row): _state(row) for report in reports for row in report.rows}
         for key, state in seen.items():
@@ -42,7 +45,8 @@ class Changes:
                 self._lines.append(f"{now:%H:%M:%S}  {key[2]} at {key[1]}: new, {seen[key]}")
         self._last = seen
         self._lines = self._lines[-KEPT:]
-        return [part for line in self._lines for part in hanging("CHANGED  ", escape(line), width)]
+        shown = map(view.text, self._lines)
+        return [part for line in shown for part in hanging("CHANGED  ", line, view.width)]
 
 
 def _key(report: ProbeReport, row: NodeRow) -> _Key:

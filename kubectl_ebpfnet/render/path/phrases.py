@@ -79,7 +79,7 @@ def notes(path: Path) -> list[str]:
 def meant_for(fix: Fix, bundle: Bundle) -> str:
     """Return which cluster a command is for, "" where none or the asked one: kubectl acts on the
     current context, and a capture may be of any cluster, under another name here."""
-    if bundle.source == LIVE or not fix.command.startswith("kubectl "):
+    if bundle.source == LIVE or not fix.command.startswith("kubectl ") or " --from " in fix.command:
         return ""
     return "For the recorded cluster: choose its --context."
 

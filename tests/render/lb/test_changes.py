@@ -20,6 +20,7 @@ from kubectl_ebpfnet.model.probe import (
     TargetKind,
 )
 from kubectl_ebpfnet.render.lb.changes import KEPT, Changes
+from kubectl_ebpfnet.render.text.view import View
 
 AT = datetime(2026, 11, 21, 10, 30, 5, tzinfo=UTC)
 TARGET = ProbeTarget(TargetKind.INGRESS, ip_address("192.0.2.1"), 4, 80)
@@ -82,3 +83,10 @@ def test_only_the_latest_stay_and_names_are_escaped() -> None:
         said = changes.lines([report(dataclasses.replace(node, outcome=outcome))], AT)
     assert len(said) == KEPT
     assert all("\x1b" not in line for line in said)
+
+
+def test_a_terminal_of_ascii_gets_no_arrow() -> None:
+    changes = Changes()
+    changes.lines([report(row("n1", AttemptOutcome.CONNECTED))], AT)
+    (line,) = changes.lines([report(row("n1", AttemptOutcome.TIMEOUT))], AT, View(ascii=True))
+    assert "1/1 ready -> timeout, 1/1 ready" in line
