@@ -178,6 +178,7 @@ def test_a_dry_run_of_node_pods_says_what_would_be_created(fake):
             "status": {"phase": "Running", "podIP": "10.0.0.9"},
         }
     )
+    fake.routes["/api/v1/nodes/n1"] = Reply(body={"kind": "Node", "metadata": {"name": "n1"}})
     done = path(fake, *words)
     assert done.returncode == 4
     namespace, pod = done.stderr.splitlines()
