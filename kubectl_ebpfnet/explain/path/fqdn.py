@@ -51,6 +51,30 @@ def cache_of(node: NodeView, endpoint_id: int) -> Answer[FqdnEntry]:
     return alone if alone.known or not node[q.FQDN_CACHE].known else node[q.FQDN_CACHE]
 
 
+def never_learnt(node: NodeView, endpoint_id: int, names: Sequence[str]) -> NotLookedUp | None:
+    """Return that an endpoint's look-ups teach no address, since no rule sends them through the DNS
+    proxy; None where its FQDN cache has names all the same.
+
+    Args:
+        node: of the endpoint.
+        endpoint_id: whose policies have no dns rules.
+        names: of its rules for the packet's port.
+    """
+    table = cache_of(node, endpoint_id)
+    if any(entry.endpoint_id == endpoint_id for entry in table.facts):
+        return None
+    return NotLookedUp(
+        f"toFQDNs allows {few(names, _SHOWN)} there, and no egress rule that selects the pod has "
+        "dns rules: its look-ups do not pass Cilium's DNS proxy, and teach it no address",
+        Fix(
+            "Add dns rules (rules: {dns: [{matchPattern: '*'}]}) to a rule that allows the pod's "
+            "DNS server at port 53: only what it looks up through Cilium's DNS proxy is allowed by "
+            "name.",
+        ),
+        cite.whole(table.record) if table.known else (),
+    )
+
+
 def why_not(
     node: NodeView, endpoint_id: int, names: Sequence[str], address: Address, asked: str
 ) -> NotLookedUp:

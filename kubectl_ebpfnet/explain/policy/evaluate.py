@@ -173,9 +173,8 @@ def _add(
     if policy.invalid:
         found.invalid.append(policy)
         return
-    why = selected.why
-    if spec.odd or policy.deleting:
-        why = why or spec.odd or "it is being deleted"
+    # One that is being deleted holds until its finalizers are gone: agents see its end alone.
+    why = selected.why or spec.odd
     sure = bool(selected.matches) and not why
     if sure:
         found.selecting.append(policy)

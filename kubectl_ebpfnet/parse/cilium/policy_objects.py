@@ -69,6 +69,8 @@ def spec(spec: Any, path: tuple[str | int, ...], namespace: str) -> PolicySpec:
             (denies.add if said else denies.discard)(direction)
     unknown = sorted(set(spec) - _SPEC) if isinstance(spec, dict) else ["no object"]
     odd = f"it has {', '.join(unknown)}" if unknown else ""
+    if isinstance(pods, dict) and isinstance(nodes, dict):
+        odd = odd or "it has endpointSelector and nodeSelector, and Cilium takes one of them"
     by_node = subject is not None and not isinstance(pods, dict)
     read = partial(_rules, spec, path, namespace, init)
     return PolicySpec(subject, by_node, frozenset(ruled), frozenset(denies), odd, read)

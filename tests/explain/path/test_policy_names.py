@@ -316,6 +316,53 @@ def test_a_policy_that_cilium_refuses_is_a_warning() -> None:
     assert "invalid port range" in said
 
 
+def refused(policy: dict[str, Any]) -> None:
+    policy["status"] = {"conditions": [
+        {"type": "Valid", "status": "False", "message": "invalid port range"}]}  # fmt: skip
+
+
+def test_an_agent_keeps_what_a_policy_was_before_it_was_refused() -> None:
+    """The map still denies; a restart would open it, and is not advised."""
+    path = ask("pod/client", "pod/t-range:9000", edited("portrange", refused))
+    assert path.verdict is Verdict.DROPPED
+    assert "an agent that had an older version of it keeps that" in path.cause
+    assert "is behind" not in path.cause
+    assert path.drop is not None
+    assert path.drop.object == "CiliumNetworkPolicy default/portrange"
+    assert path.fix is not None
+    assert path.fix.text.startswith("Correct CiliumNetworkPolicy default/portrange: invalid port")
+    assert path.fix.command == "kubectl edit ciliumnetworkpolicy -n default portrange"
+
+
+def test_a_policy_that_is_being_deleted_holds_until_it_is_gone() -> None:
+    def delete(policy: dict[str, Any]) -> None:
+        policy["metadata"]["deletionTimestamp"] = "2026-11-30T05:00:00Z"
+
+    path = ask("pod/client", "pod/t-range:9000", edited("portrange", delete))
+    assert "CiliumNetworkPolicy default/portrange selects pod default/t-range" in path.cause
+    assert (
+        "default/portrange is being deleted: it holds until its finalizers are gone" in path.cause
+    )
+
+
+@pytest.mark.parametrize("dns", [False, True])
+def test_names_without_dns_rules_are_never_learnt(dns: bool) -> None:
+    def by_name(policy: dict[str, Any]) -> None:
+        ports = [{"ports": [{"port": "443", "protocol": "TCP"}]}]
+        policy["spec"]["egress"] = [{"toFQDNs": [{"matchName": "a.example"}], "toPorts": ports}]
+        if dns:
+            ports = [{"ports": [{"port": "53"}], "rules": {"dns": [{"matchPattern": "*"}]}}]
+            policy["spec"]["egress"] += [{"toEntities": ["cluster"], "toPorts": ports}]
+
+    path = ask("pod/c-cg", "1.1.2.1:443", edited("cidrgroup", by_name))
+    assert path.verdict is Verdict.DROPPED
+    never = "no egress rule that selects the pod has dns rules"
+    assert (never in path.cause) is not dns
+    assert path.fix is not None
+    assert path.fix.text.startswith("Add dns rules") is not dns
+    assert dns or path.fix.command == "kubectl edit ciliumnetworkpolicy -n default cidrgroup"
+
+
 def rule_of(member: str, rule: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
     return lambda policy: policy["spec"].update({member: [rule]})
 

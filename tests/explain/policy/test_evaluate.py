@@ -470,6 +470,7 @@ def test_what_is_not_understood_is_undecided() -> None:
         {"endpointSelector": {}, "ingress": [{"fromEndpoints": [{}], "fromMoon": [1]}]},
         {"endpointSelector": {}, "ingress": [{"fromGroups": [{"aws": {}}]}]},
         {"endpointSelector": {}, "ingress": [{"fromEntities": ["all"]}], "tier": "Admin"},
+        {"endpointSelector": {}, "nodeSelector": {}, "ingress": [{"fromEntities": ["all"]}]},
         {"endpointSelector": {}, "ingress": [{"toPorts": [{"ports": []}]}]},
         {"endpointSelector": {}, "ingress": [{"toPorts": [{"ports": [{"port": {}}]}]}]},
         {"endpointSelector": {"matchExpressions": [{"key": "app", "operator": "Gt"}]},

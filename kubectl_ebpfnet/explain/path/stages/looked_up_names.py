@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from kubectl_ebpfnet.explain.path import fqdn, policy
 from kubectl_ebpfnet.explain.path.stages.policy_names import Names
 from kubectl_ebpfnet.explain.path.stages.policy_subject import PolicySubject
@@ -38,7 +40,12 @@ def why_denied(
     names = tuple(dict.fromkeys((*named.fqdns, *(n for rule in at_port for n in rule.names))))
     if not names:
         return None
-    why = fqdn.why_not(subject.node, subject.endpoint_id, names, address, walk.ends.name_asked)
+    dns = named.dns_rules or any(rule.parser == "dns" for rule in rules)
+    asked = walk.ends.name_asked
+    if not dns and (why := fqdn.never_learnt(subject.node, subject.endpoint_id, names)) is not None:
+        edit = named.fix.command if named.fix is not None else ""
+        return replace(why, fix=replace(why.fix, command=edit))
+    why = fqdn.why_not(subject.node, subject.endpoint_id, names, address, asked)
     if why.unread is not None:
         walk.wanted.append((subject.node.name, why.unread))
     return why

@@ -52,6 +52,7 @@ class Names:
         unknown: why the name is not known, "" where it is.
         allowing: the rules that allow the packet.
         fqdns: names of toFQDNs that rules allow at this port.
+        dns_rules: a rule has the look-ups of the endpoint pass the DNS proxy, or may have.
         refused: policies that would select the endpoint, and that Cilium refuses.
     """
 
@@ -65,6 +66,7 @@ class Names:
     unknown: str = ""
     allowing: tuple[RuleAnswer, ...] = ()
     fqdns: tuple[str, ...] = ()
+    dns_rules: bool = True
     refused: tuple[Policy, ...] = ()
 
 
@@ -86,7 +88,9 @@ def names(cluster: ClusterView, subject: PolicySubject, verdict: PolicyVerdict) 
         found = _denied(cluster, subject, verdict, answer, other)
         allow = [a.rule for a in answer.rules if not a.rule.deny and a.by_port.matches is not False]
         fqdns = tuple(dict.fromkeys(name for rule in allow for name in rule.peers.names))
-        found = replace(found, fqdns=fqdns)
+        sure = not answer.unread and not answer.perhaps
+        dns = not sure or any("dns" in each.rule.proxy for each in answer.rules)
+        found = replace(found, fqdns=fqdns, dns_rules=dns)
     return replace(found, refused=answer.invalid)
 
 
@@ -275,6 +279,8 @@ def _may_allow(answer: PolicyAnswer, subject: PolicySubject) -> list[RuleAnswer]
 
 def _denied_against(cluster: ClusterView, subject: PolicySubject, answer: PolicyAnswer) -> Names:
     rules = answer.matching(deny=False)
+    if answer.invalid and not rules:
+        return _denied_by_older(cluster, answer)
     why = f"{answer.why}, so that it should be let through"
     if rules:
         why = f"{words.rules(rules)} allows it, but its policy map does not"
@@ -289,6 +295,30 @@ def _denied_against(cluster: ClusterView, subject: PolicySubject, answer: Policy
     return Names("", why, "", fix, words.cited(cluster, rules), disagreement=why)
 
 
+def _denied_by_older(cluster: ClusterView, answer: PolicyAnswer) -> Names:
+    """Policies that Cilium refuses as they are may hold in the version before."""
+    first = answer.invalid[0]
+    why = f"{answer.why}; {_kept_before(answer)}"
+    fix = Fix(
+        f"Correct {first.title}: {first.invalid}. An agent that starts anew without that enforces "
+        "nothing of it.",
+        words.edit(first),
+    )
+    return Names(
+        "", why, first.title, fix, words.cited_whole(cluster, answer.invalid), disagreement=why
+    )
+
+
+def _kept_before(answer: PolicyAnswer) -> str:
+    """Say of policies that Cilium refuses that agents keep what they were before
+    (pkg/policy/k8s/cilium_network_policy.go: what cannot be parsed changes nothing)."""
+    named = few(answer.invalid, words.SHOWN, lambda policy: policy.title)
+    return (
+        f"{named} would select it, and Cilium refuses it as it is: an agent that had an older "
+        "version of it keeps that until it starts anew"
+    )
+
+
 def _why_denied(cluster: ClusterView, subject: PolicySubject, answer: PolicyAnswer) -> str:
     denying = answer.matching(deny=True)
     if denying:
@@ -301,7 +331,12 @@ def _why_denied(cluster: ClusterView, subject: PolicySubject, answer: PolicyAnsw
     whose = subject.name
     if subject.endpoint_id:
         whose = policy_ends.title(cluster, subject.node, subject.endpoint_id)
-    return f"{named} {'select' if len(by) > 1 else 'selects'} {whose}, and {what}"
+    said = f"{named} {'select' if len(by) > 1 else 'selects'} {whose}, and {what}"
+    ending = [policy for policy in by if policy.deleting]
+    if ending:
+        few_ending = few(ending, words.SHOWN, lambda policy: policy.title)
+        said += f", though {few_ending} is being deleted: it holds until its finalizers are gone"
+    return said
 
 
 def _undecided(cluster: ClusterView, subject: PolicySubject, answer: PolicyAnswer) -> Names:
@@ -325,6 +360,8 @@ def _behind(subject: PolicySubject, answer: PolicyAnswer) -> str:
     endpoint = policy_map.endpoint(node, subject.endpoint_id)
     if endpoint is not None and endpoint.state not in ("", "ready"):
         return f"the endpoint is {endpoint.state}, so its map is that of an older policy"
+    if answer.invalid:
+        return _kept_before(answer)
     relevant = {each.policy for each in answer.rules} | set(answer.selecting)
     record = node[q.POLICY_MAPS].record
     for policy in sorted(relevant, key=lambda each: each.title):

@@ -46,7 +46,8 @@ def refused(walk: PathBuilder, subject: PolicySubject, named: Names) -> None:
         walk.finding(
             Severity.WARNING,
             f"Cilium refuses {policy_.title}, which would select {subject.name}",
-            f"It decides nothing: {policy_.invalid}",
+            f"As it is, it decides nothing: {policy_.invalid}. An agent that had an older version "
+            "of it keeps that until it starts anew.",
             cite.of(record, policy_.span.member("status")),
         )
 
