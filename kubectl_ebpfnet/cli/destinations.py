@@ -246,6 +246,8 @@ def _dns_name(word: str, name: str) -> str:
     labels = bare.split(".")
     if re.fullmatch(r"[0-9.]+", name):
         raise UsageError(f"{shown(word)} is not an IPv4 address", hint=EXAMPLE)
+    if "." in name and name.count(":") == 1:
+        raise UsageError(f"{shown(word)} has two ports", hint="e.g. 1.1.1.1:80, svc/web:http")
     if ":" in name:
         raise UsageError(f"{shown(word)} is not an IPv6 address", hint="e.g. [2606:4700::1111]:80")
     if not name.isascii():

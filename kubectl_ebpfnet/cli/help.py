@@ -17,7 +17,7 @@ from typer.core import TyperCommand, TyperGroup
 from kubectl_ebpfnet.cli.dry_run import BARE
 from kubectl_ebpfnet.cli.kubectl_flags import CONNECTION, NO_EFFECT, VERBOSITY
 from kubectl_ebpfnet.cli.positional import joined
-from kubectl_ebpfnet.cli.terminal import Progress
+from kubectl_ebpfnet.cli.terminal import Progress, for_terminal
 from kubectl_ebpfnet.errors import UsageError
 from kubectl_ebpfnet.model.dataclass import dataclass
 
@@ -104,6 +104,10 @@ class Command(TyperCommand):
         for param in self.params:
             _refuse_empty(ctx, param)
         return rest
+
+    def get_help(self, ctx: Any) -> str:
+        """Return the help, for the terminal that it is printed on."""
+        return for_terminal(super().get_help(ctx))
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write summary, description, examples, arguments, flags and usage, in kubectl's order."""
@@ -264,6 +268,10 @@ class Commands(TyperGroup):
             hint = f"did you mean `{PROGRAM} {found[0]}`?" if found else ""
             raise UsageError(f"unknown command {name!r} for {PROGRAM!r}", hint=hint)
         return name, command, args[1:]
+
+    def get_help(self, ctx: Any) -> str:
+        """Return the help, for the terminal that it is printed on."""
+        return for_terminal(super().get_help(ctx))
 
     def format_help(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 -- typer's signature
         """Write the program's description, the commands and the usage."""

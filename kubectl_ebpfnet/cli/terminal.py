@@ -131,6 +131,15 @@ def ascii_only() -> bool:
     return False
 
 
+def for_terminal(text: str) -> str:
+    """Return a text of the program's own as the terminal shows it: in ASCII where that is all."""
+    if text.isascii() or not ascii_only():
+        return text
+    from kubectl_ebpfnet.render.text.view import in_ascii
+
+    return in_ascii(text)
+
+
 def color(mode: str) -> bool:
     """Tell whether to colour stdout.
 
@@ -203,8 +212,9 @@ def confirmed(question: str) -> bool | None:
 def _write_stderr(lines: Iterable[str]) -> None:
     if sys.stderr is None:
         return
+    text = for_terminal("".join(f"{line}\n" for line in lines))
     try:
-        sys.stderr.write("".join(f"{line}\n" for line in lines))
+        sys.stderr.write(text)
         sys.stderr.flush()
     except OSError:
         pass  # stderr is closed; the exit code still tells

@@ -63,6 +63,7 @@ def test_destination(word, meant):
         ("[fd00::1]80", "is not [IPv6]:PORT", ""),
         ("[fd00::1", "is not [IPv6]:PORT", ""),
         ("fd00::1%eth0", "a zone names a device of one machine", "fd00::1;"),
+        ("1.1.1.1:80:443", "has two ports", "e.g. 1.1.1.1:80"),
         ("fd00:1:2:3:80", "is not an IPv6 address", "[2606:4700::1111]:80"),
         ("10.0.0.0/8", "is a network", "10.0.0.0"),
         ("deploy/web", "a Deployment cannot be a destination", "svc/NAME"),

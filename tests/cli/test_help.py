@@ -79,3 +79,14 @@ def test_all_flags_of_kubectl_are_listed():
     done = run("options")
     for flag in ("--as-user-extra", "--certificate-authority", "-s, --server", "--proxy-url"):
         assert f"    {flag} " in done.stdout
+
+
+def test_a_terminal_of_ascii_gets_help_and_hints_in_ascii():
+    here = {"LC_ALL": "C"}
+    help_text = run("path", "--help", env=here).stdout
+    assert help_text.isascii()
+    assert "jsonpath=...," in help_text
+    hint = run("show-record", "x", "--from", "demo", env=here).stderr
+    assert "hint: `path ... -o wide` and" in hint
+    assert run("doctor", "--help", env=here).stdout.isascii()
+    assert run("--help", env=here).stdout.isascii()

@@ -36,6 +36,11 @@ class View:
     def text(self, raw: str) -> str:
         """Return text that the terminal shows and does not obey (`escape`)."""
         shown = escape(raw)
-        if not self.ascii or shown.isascii():
-            return shown
-        return shown.translate(_IN_ASCII).encode("ascii", "backslashreplace").decode()
+        return in_ascii(shown) if self.ascii else shown
+
+
+def in_ascii(text: str) -> str:
+    """Return text for a terminal that shows ASCII alone."""
+    if text.isascii():
+        return text
+    return text.translate(_IN_ASCII).encode("ascii", "backslashreplace").decode()
