@@ -26,7 +26,7 @@ from kubectl_ebpfnet.collect.ask.unasked import EXEC, error_sentence, hangs, una
 from kubectl_ebpfnet.collect.deadline import Deadline
 from kubectl_ebpfnet.errors import ApiUnreachable, ClusterError
 from kubectl_ebpfnet.model.dataclass import dataclass
-from kubectl_ebpfnet.model.evidence import Bundle, Place, Record, bundle_of
+from kubectl_ebpfnet.model.evidence import Bundle, Place, Record, bundle_of, dated
 from kubectl_ebpfnet.model.kube import Pod
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ class Gatherer:
         self._refusals: deque[Answer] = deque()
         self._waiting: deque[_Waiting] = deque()
         self._running: dict[Future[list[Record]], _Waiting] = {}
+        self._told_clock = False
 
     def __enter__(self) -> Gatherer:
         return self
@@ -268,6 +269,15 @@ class Gatherer:
         return bundle_of([*first, *(record for _, answer in answers for record in answer)])
 
     def _answers(self) -> Iterator[Answer]:
+        """Yield the answers as they come, their records dated by the API server's clock."""
+        for number, records in self._as_they_come():
+            clock = self.session.clock
+            if clock.remark and not self._told_clock:
+                self._told_clock = True
+                self.warn(clock.remark)
+            yield number, [dated(record, clock.ahead) for record in records]
+
+    def _as_they_come(self) -> Iterator[Answer]:
         yield 0, self.api.take()
         while self._refusals:
             yield self._refusals.popleft()

@@ -13,6 +13,7 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -205,6 +206,7 @@ class FakeApiServer:
         self.exec_refusal: Route | None = None
         self.seen: list[Seen] = []
         self.peer_names: list[str] = []
+        self.ahead = 0.0  # seconds of its clock, of which `Date` is
         self._tls = tls
         self._http = _Server(("127.0.0.1", 0), _connection_class(self))
         if tls:
@@ -319,6 +321,9 @@ def _connection_class(fake: FakeApiServer) -> type[BaseHTTPRequestHandler]:
             end = ExecEnd(self.connection, protocol, seen)
             with contextlib.suppress(OSError):
                 fake.program(end)
+
+        def date_time_string(self, timestamp: float | None = None) -> str:
+            return super().date_time_string((timestamp or time.time()) + fake.ahead)
 
         def log_message(self, *_: Any) -> None:
             """Log nothing."""

@@ -81,7 +81,7 @@ class FakeCluster:
 
     def age(self, path: str, seconds: float) -> None:
         """Make an object older."""
-        then = datetime.now(UTC) - timedelta(seconds=seconds)
+        then = datetime.now(UTC) + timedelta(seconds=self.server.ahead - seconds)
         self.objects[path]["metadata"]["creationTimestamp"] = then.strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def answer(self, seen: Seen) -> Reply:

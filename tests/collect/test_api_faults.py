@@ -6,6 +6,7 @@ A recorded cluster behind the fake API server answers. A real one: tests/lab/tes
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -66,6 +67,25 @@ def test_a_server_that_is_busy_for_a_moment_changes_no_answer(cluster: Opened) -
     path = explain(*looked(session, TO_WEB, timeout=20))
     assert met
     assert (path.verdict, path.reason) == (calm.verdict, calm.reason)
+
+
+@pytest.mark.parametrize("hours", [2, -2])
+def test_records_bear_the_time_of_the_server_and_a_clock_that_is_wrong_is_named(
+    cluster: Opened, hours: int
+) -> None:
+    """Objects and Hubble's flows are dated by the cluster, and compared with records."""
+    session, replay = cluster("vxlan-kpr")
+    replay.fake.ahead = hours * 3600.0
+    said: list[str] = []
+    _, bundle = looked(session, TO_WEB, timeout=20, warn=said.append)
+    times = {record.started for record in bundle.records if record.started}
+    now = datetime.now(UTC) + timedelta(hours=hours)
+    assert times
+    assert all(abs(datetime.fromisoformat(one) - now) < timedelta(seconds=60) for one in times)
+    how = "behind" if hours > 0 else "ahead of"
+    assert said == [
+        f"this machine's clock is 2 h 0 min {how} the API server's; the server's counts"
+    ]
 
 
 def test_a_server_without_endpoint_slices_is_no_service_without_endpoints(cluster: Opened) -> None:

@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from kubectl_ebpfnet.capture.open import open_bundle
+from kubectl_ebpfnet.cluster.client.clock import ServerClock
 from kubectl_ebpfnet.cluster.client.session import ConnectionOptions, Session
 from kubectl_ebpfnet.cluster.pool import MOST
 from kubectl_ebpfnet.collect import gatherer as gathering
@@ -301,7 +303,7 @@ class Told:
         return [unavailable_record(self.place, ("x",), "it has no answer")]
 
 
-NOBODY: Any = None
+NOBODY: Any = SimpleNamespace(clock=ServerClock())
 
 
 def about(answerer: Told) -> Question:

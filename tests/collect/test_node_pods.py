@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from tests.collect.conftest import Opened
 from tests.collect.looking import looked
 from tests.collect.replay_cluster import ReplayCluster
 
-RUN = manifest.Run(who="a test")
+RUN = manifest.Run("a test", datetime.now(UTC))
 TO_WEB = PathRequest(
     "pod/client", "default", "client", "pod/web", "pod", TCP,
     destination_namespace="default", destination_name="web", port=8080,

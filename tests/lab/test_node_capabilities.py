@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -117,7 +118,7 @@ def _probe(where: dict[str, Any]) -> dict[str, Any]:
     options = manifest.NodePodOptions(
         command=("python3", "-c", script, json.dumps(where)), seconds=120
     )
-    pod = manifest.pod(manifest.Run(), NODE, 1, options, False)
+    pod = manifest.pod(manifest.Run("", datetime.now(UTC)), NODE, 1, options, False)
     pod["metadata"] = {"name": "probe", "namespace": NAMESPACE}
     (one,) = pod["spec"]["containers"]
     containers = []

@@ -84,7 +84,7 @@ def copies(
     """
     original = api.service(namespace, service)
     path = f"{CORE}/namespaces/{namespace}/services"
-    run = Run(who=whoami())
+    run = Run(whoami(), api.session.clock.now())
     names = {policy: f"{service[:40]}-ebpfnet-{run.id}-{policy.lower()}" for policy in POLICIES}
     made: list[str] = []
     try:

@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
@@ -22,6 +23,7 @@ from kubectl_ebpfnet.cluster.client.answer import (
     content_of,
     warnings,
 )
+from kubectl_ebpfnet.cluster.client.clock import ServerClock
 from kubectl_ebpfnet.cluster.client.credentials import Credentials, Header
 from kubectl_ebpfnet.cluster.client.failures import root_cause, unreachable
 from kubectl_ebpfnet.cluster.client.kubeconfig import load
@@ -74,6 +76,7 @@ class Session:
         namespace: default namespace: of the flag, the context or "default".
         context: name of the context, "" without one.
         log: logs its requests, None for no log.
+        clock: of the API server.
     """
 
     def __init__(self, access: Access, options: ConnectionOptions) -> None:
@@ -81,6 +84,7 @@ class Session:
         self.context = access.context
         self.namespace = access.namespace
         self.log = _log(options)
+        self.clock = ServerClock()
         self._options = options
         self._timeout = options.request_timeout or None
         self._credentials = Credentials(access)
@@ -202,6 +206,7 @@ class Session:
         seconds = READ_SECONDS if deadline is None else max(deadline - time.monotonic(), 0.001)
         limits = (min(CONNECT_SECONDS, seconds), seconds)
         began = self.log.request(method, url, headers.items(), body) if self.log else 0.0
+        asked = datetime.now(UTC)
         try:
             response = self._rest.request(  # type: ignore[no-untyped-call]
                 method, url, headers=headers, body=body, _request_timeout=limits
@@ -222,6 +227,7 @@ class Session:
         if self._options.warn is not None:
             for warning in warnings(response.response.headers.get("Warning", "")):
                 self._options.warn(warning)
+        self.clock.learn(response.response.headers.get("Date", ""), asked)
         retry = None
         if response.status in (429, 503):
             retry = _seconds(response.headers.get("Retry-After"))

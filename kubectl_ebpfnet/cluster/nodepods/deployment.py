@@ -80,8 +80,8 @@ class Deployment:
         Raises:
             UsageError: the name of the pull secret is invalid.
         """
-        self.run = Run(who=whoami())
         self._api = Api(session)
+        self.run = Run(whoami(), session.clock.now())
         self._options = options
         self._warn = warn
         self._secret_path = manifest.secret_path(options.pull_secret, session.namespace)

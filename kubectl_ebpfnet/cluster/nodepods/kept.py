@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from kubectl_ebpfnet import __version__
 from kubectl_ebpfnet.cluster.client.api import CORE, Api, Object, Objects
@@ -58,10 +58,12 @@ def find_node_pods(api: Api, namespace: str = "") -> Mapping[str, NodePod]:
         ClusterError: the API server refused otherwise, or cannot be reached.
     """
     found: dict[str, NodePod] = {}
-    for value in standing_pods(api, namespace):
+    standing = standing_pods(api, namespace)
+    now = api.session.clock.now()
+    for value in standing:
         pod = kube.pod(value)
         kept = RUN in dict(pod.labels)
-        if not why_not_used(value) and not (kept and pod.node in found):
+        if not why_not_used(value, now) and not (kept and pod.node in found):
             found[pod.node] = node_pod(pod)
     namespaces = dict.fromkeys(pod.container.namespace for pod in found.values())
     leaving = {name for name in namespaces if _is_leaving(api, name)}
@@ -80,8 +82,9 @@ def standing_pods(api: Api, namespace: str = "") -> Objects:
         return found
 
 
-def why_not_used(value: Object) -> str:
-    """Return why runs do not use a pod with a label of ours, "" for one that they use."""
+def why_not_used(value: Object, now: datetime) -> str:
+    """Return why runs do not use a pod with a label of ours, "" for one that they use; `now` is
+    the time of the server that listed it."""
     pod = kube.pod(value)
     labels, notes = dict(pod.labels), dict(pod.annotations)
     kept = RUN in labels
@@ -93,7 +96,7 @@ def why_not_used(value: Object) -> str:
         return f"version {labels.get(VERSION, '')} kept it, this is {__version__}"
     if not is_running(pod) or has_ended(pod) or pod.status_reason in _LOST:
         return "it does not run"
-    soon = manifest.rfc3339(datetime.now(UTC) + timedelta(seconds=_SPARE_SECONDS))
+    soon = manifest.rfc3339(now + timedelta(seconds=_SPARE_SECONDS))
     if kept and notes.get(EXPIRES, "") <= soon:  # RFC 3339 in UTC sorts as text
         return "its time is over"
     return ""

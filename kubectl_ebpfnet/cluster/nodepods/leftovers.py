@@ -13,10 +13,10 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import wait
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 
-from kubectl_ebpfnet.cluster.client.api import CORE, Api, Object
+from kubectl_ebpfnet.cluster.client.api import CORE, Api, Object, Objects
 from kubectl_ebpfnet.cluster.nodepods.manifest import (
     LIFETIME,
     SECONDS,
@@ -37,7 +37,7 @@ from kubectl_ebpfnet.parse import kube
 GONE_SECONDS = 5.0
 """Seconds that a removal waits for the processes of node pods to end."""
 CLOCK_SECONDS = 300
-"""Seconds that the local clock and the server's may differ before a live run counts as dead."""
+"""Seconds that a live run's time may be over before it counts as dead."""
 _COPY = re.compile(r".+-ebpfnet-[0-9a-f]{8}-(?:local|cluster)")
 _PAUSE_SECONDS = 0.15
 _RETRY_SECONDS = 0.5
@@ -52,7 +52,7 @@ class Leftover:
             Service.
         namespace: namespace of a pod or service, "" for namespaces.
         name: name of the object.
-        age: seconds since its creation, by the local clock.
+        age: seconds since its creation.
         run: id of its run, "" when unknown.
         expired: its lifetime is over, so no run can need it.
         version: version of the program that created it.
@@ -85,7 +85,7 @@ def leftovers(api: Api) -> list[Leftover]:
     """
     namespaces = {each.name: each for each in _namespaces(api) if each.run}
     elsewhere = []
-    for pod in map(_leftover, api.pods(label_selector=SELECTOR)):
+    for pod in _found(api, api.pods(label_selector=SELECTOR)):
         if home := namespaces.get(pod.namespace):
             pods = tuple(sorted((*home.pods, pod.name)))
             namespaces[home.name] = replace(home, pods=pods)
@@ -208,20 +208,25 @@ def delete(api: Api, path: str, grace: int | None = None, until: float = 0.0) ->
 def _copies(api: Api) -> list[Leftover]:
     """Return copies of Services (probe-lb --verify-policies), by our labels and names."""
     with contextlib.suppress(Forbidden, NotFound):
-        found = map(_leftover, api.list(f"{CORE}/services", label_selector=SELECTOR))
+        found = _found(api, api.list(f"{CORE}/services", label_selector=SELECTOR))
         return [each for each in found if _COPY.fullmatch(each.name)]
     return []  # a user who may not list Services made no copies
 
 
 def _namespaces(api: Api) -> list[Leftover]:
-    return [_leftover(each) for each in api.list(f"{CORE}/namespaces", label_selector=SELECTOR)]
+    return _found(api, api.list(f"{CORE}/namespaces", label_selector=SELECTOR))
 
 
-def _leftover(found: Object) -> Leftover:
+def _found(api: Api, objects: Objects) -> list[Leftover]:
+    now = api.session.clock.now()  # of the server that listed them, which is never a laptop's
+    return [_leftover(each, now) for each in objects]
+
+
+def _leftover(found: Object, now: datetime) -> Leftover:
     metadata = js.dig(found, "metadata")
     labels, notes = dict(js.pairs(metadata, "labels")), dict(js.pairs(metadata, "annotations"))
     kind, name = js.text(found, "kind").lower() or "namespace", js.text(metadata, "name")
-    age = (datetime.now(UTC) - _time(js.text(metadata, "creationTimestamp"))).total_seconds()
+    age = (now - _time(js.text(metadata, "creationTimestamp"), now)).total_seconds()
     return Leftover(
         kind=kind,
         namespace=js.text(metadata, "namespace"),
@@ -235,11 +240,11 @@ def _leftover(found: Object) -> Leftover:
     )
 
 
-def _time(text: str) -> datetime:
+def _time(text: str, now: datetime) -> datetime:
     try:
         return moment(text, "creationTimestamp")
     except ParseError:
-        return datetime.now(UTC)
+        return now
 
 
 def _seconds(text: str | None) -> int:

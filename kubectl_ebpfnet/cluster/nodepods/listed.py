@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from datetime import UTC, datetime
+from datetime import datetime
 
 from kubectl_ebpfnet.cluster.client.api import Api, Object
 from kubectl_ebpfnet.cluster.nodepods.kept import standing_pods, why_not_used
@@ -35,25 +35,26 @@ def listed_node_pods(api: Api, namespace: str) -> list[ListedNodePod]:
     found = list(standing_pods(api, namespace))
     with contextlib.suppress(Forbidden):  # those of runs are in namespaces of their own
         found += api.pods(label_selector=SELECTOR)
-    pods = {(each.namespace, each.name): each for each in map(_listed, found)}
+    now = api.session.clock.now()
+    pods = {(each.namespace, each.name): each for each in (_listed(one, now) for one in found)}
     return sorted(pods.values(), key=lambda pod: (pod.node, pod.namespace, pod.name))
 
 
-def _listed(value: Object) -> ListedNodePod:
+def _listed(value: Object, now: datetime) -> ListedNodePod:
     pod = kube.pod(value)
     labels, notes = dict(pod.labels), dict(pod.annotations)
     of_run = RUN in labels
     origin = (Origin.KEPT if KEEP in labels else Origin.RUN) if of_run else Origin.INSTALLED
     return ListedNodePod(
         pod.node, pod.namespace, pod.name, origin, pod.state, pod.image,
-        labels.get(VERSION, ""), _age(value), notes.get(EXPIRES, "") if of_run else "",
-        notes.get(STARTED_BY, ""), why_not_used(value),
+        labels.get(VERSION, ""), _age(value, now), notes.get(EXPIRES, "") if of_run else "",
+        notes.get(STARTED_BY, ""), why_not_used(value, now),
     )  # fmt: skip
 
 
-def _age(value: Object) -> float | None:
+def _age(value: Object, now: datetime) -> float | None:
     try:
         created = moment(js.text(value, "metadata", "creationTimestamp"), "creationTimestamp")
     except ParseError:
         return None
-    return (datetime.now(UTC) - created).total_seconds()
+    return (now - created).total_seconds()

@@ -97,14 +97,14 @@ class Run:
     """A run that deploys node pods.
 
     Attributes:
-        id: eight random hexadecimal digits.
         who: user and host of the run, which `cleanup` shows.
-        started: start of the run.
+        started: start of the run, by the API server's clock.
+        id: eight random hexadecimal digits.
     """
 
+    who: str
+    started: datetime
     id: str = field(default_factory=lambda: os.urandom(4).hex())
-    who: str = ""
-    started: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
     def namespace(self) -> str:

@@ -31,7 +31,7 @@ def rehearse(
         Forbidden: this user may not deploy node pods.
         ClusterError: the server refuses the namespace, or cannot be reached.
     """
-    run = Run(who=whoami())
+    run = Run(whoami(), api.session.clock.now())
     checked = how.suffix
     if how is DryRun.SERVER:
         check_rights(api, seconds)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -158,9 +159,8 @@ def test_the_namespace_says_whose_it_is_and_admits_privileged_pods(
     assert namespace["metadata"]["name"] == f"ebpfnet-{deployment.run.id}"
     assert notes["ebpfnet.dev/started-by"].count("@") == 1
     started, expires = notes["ebpfnet.dev/started"], notes["ebpfnet.dev/expires"]
-    assert leftovers_module._time(expires).timestamp() == (
-        leftovers_module._time(started).timestamp() + 90
-    )
+    span = datetime.fromisoformat(expires) - datetime.fromisoformat(started)
+    assert span == timedelta(seconds=90)
 
 
 def test_the_pod_asks_for_as_little_as_it_needs(
@@ -943,6 +943,19 @@ def test_a_run_sweeps_what_nobody_can_need_any_more(
     names = {each["metadata"]["name"] for each in cluster.below("namespaces")}
     assert names == {new, kept}
     assert said == []
+
+
+@pytest.mark.parametrize("ahead", [3600.0, -3600.0])
+def test_a_laptops_clock_that_is_an_hour_off_takes_no_live_run_for_dead(
+    cluster: FakeCluster, api: Api, left: Callable[..., str], ahead: float
+) -> None:
+    live, old = left("n1"), left("n1")
+    cluster.server.ahead = ahead  # it is the fake's clock that differs
+    cluster.age(f"{NAMESPACES}/{live}", 60)
+    cluster.age(f"{NAMESPACES}/{old}", 600 + 301)
+    found = {each.name: each for each in leftovers(api)}
+    assert (found[live].expired, round(found[live].age, -1)) == (False, 60)
+    assert (found[old].expired, round(found[old].age, -1)) == (True, 900)
 
 
 def test_a_sweep_that_is_refused_disturbs_nobody(
