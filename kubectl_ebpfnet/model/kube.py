@@ -252,6 +252,8 @@ class Service:
         proxied_addresses: those of ingress_addresses whose ipMode is Proxy (KEP-1860): their
             traffic reaches nodes with another destination, so nodes do not know them.
         source_ranges: `loadBalancerSourceRanges`, () for everybody.
+        load_balancer_class: `loadBalancerClass`: only that controller gives it an address; "" for
+            the cluster's own.
         publish_not_ready: endpoints count as ready whatever their pods' condition is.
         annotations: those that were kept (capture/secrets.py): Cilium's.
         conditions: of its status, e.g. what Cilium's LB-IPAM says.
@@ -272,6 +274,7 @@ class Service:
     ingress_hostnames: tuple[str, ...] = ()
     proxied_addresses: tuple[Address, ...] = ()
     source_ranges: tuple[Network, ...] = ()
+    load_balancer_class: str = ""
     publish_not_ready: bool = False
     labels: tuple[tuple[str, str], ...] = ()
     annotations: tuple[tuple[str, str], ...] = ()

@@ -326,6 +326,7 @@ def service(value: Any, span: Span = NOWHERE) -> Service:
         source_ranges=js.networks(
             [text.strip() for text in js.texts(spec, "loadBalancerSourceRanges")]
         ),
+        load_balancer_class=js.text(spec, "loadBalancerClass"),
         publish_not_ready=bool(js.flag(spec, "publishNotReadyAddresses")),
         labels=js.pairs(value, "metadata", "labels"),
         annotations=js.pairs(value, "metadata", "annotations"),

@@ -17,7 +17,7 @@ from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.explain.path import commands
 from kubectl_ebpfnet.explain.views import lists
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
-from kubectl_ebpfnet.explain.views.settings import setting
+from kubectl_ebpfnet.explain.views.settings import config_data, setting
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import API, Record
 from kubectl_ebpfnet.model.few import few
@@ -26,6 +26,13 @@ from kubectl_ebpfnet.model.path import Fix
 from kubectl_ebpfnet.model.untrusted import moment
 
 _SATISFIED = "cilium.io/IPAMRequestSatisfied"
+_L2, _BGP = "enable-l2-announcements", "enable-bgp-control-plane"
+_CLASSES = {
+    "io.cilium/l2-announcer": _L2, "io.cilium/bgp-control-plane": _BGP,
+    "io.cilium/node": "enable-node-ipam",
+}  # fmt: skip
+"""Classes of Cilium's, each with the setting that serves it (operator/pkg/lbipam, cell.go;
+operator/pkg/nodeipam)."""
 _SLACK = timedelta(seconds=60)
 """By which the clocks of a node and of this machine may differ."""
 _LONGEST = 200
@@ -85,10 +92,29 @@ def announced(cluster: ClusterView, service: Service) -> Announced:
     )  # fmt: skip
 
 
-def pending(service: Service) -> tuple[str, Fix]:
+def unread(cluster: ClusterView, service: Service) -> str:
+    """Return what leads clients outside to a Service's addresses and was not read, in words; ""
+    where a lease names the node that announces them.
+
+    Args:
+        cluster: the bundle's indexes.
+        service: with an address for clients outside.
+    """
+    if announced(cluster, service).node:
+        return ""
+    if setting(cluster, _BGP) == "true":
+        return (
+            "by BGP: which CiliumBGPAdvertisements select it, and the sessions (`cilium-dbg bgp "
+            "peers`)"
+        )
+    return "by its load-balancer, a route, or what announces it there"
+
+
+def pending(cluster: ClusterView, service: Service) -> tuple[str, Fix]:
     """Return why a Service of type LoadBalancer has no address yet, and what to do.
 
     Args:
+        cluster: the bundle's indexes.
         service: without an address for clients outside.
     """
     title = f"svc {service.namespace}/{service.name}"
@@ -101,12 +127,42 @@ def pending(service: Service) -> tuple[str, Fix]:
             "left.",
             "kubectl get ciliumloadbalancerippools -o yaml",
         )
+    if service.load_balancer_class:
+        return _pending_of_class(cluster, service, none)
     return none, Fix(
         "See who should give it one: a cloud's controller, Cilium's LB-IPAM (a "
-        "CiliumLoadBalancerIPPool), MetalLB; its events tell. Its node ports can be asked for: "
-        "node/NAME:NODEPORT.",
+        f"CiliumLoadBalancerIPPool), MetalLB; its events tell.{_node_ports(service)}",
         commands.describe_service(service.namespace, service.name),
     )
+
+
+def _pending_of_class(cluster: ClusterView, service: Service, none: str) -> tuple[str, Fix]:
+    """Return why a Service of a loadBalancerClass has no address: its class alone gives one."""
+    named = service.load_balancer_class[:_LONGEST]
+    switch = _CLASSES.get(named, "")
+    describe = commands.describe_service(service.namespace, service.name)
+    off = switch and config_data(cluster) is not None and setting(cluster, switch) != "true"
+    if off:
+        why = f"which Cilium serves only where {switch} is true"
+        fix = Fix(
+            f"Switch {switch} on in Cilium's settings, or make the Service anew with another "
+            "loadBalancerClass, or none: it cannot be changed.",
+            describe,
+        )
+        return f"{none}: its loadBalancerClass is {named}, {why}", fix
+    others = "" if switch else ", and neither Cilium's LB-IPAM nor the cloud's controller does"
+    why = f"whose controller alone gives it one{others}"
+    fix = Fix(
+        f"See whether the controller of the class {named} runs; its events tell."
+        f"{_node_ports(service)}",
+        describe,
+    )
+    return f"{none}: its loadBalancerClass is {named}, {why}", fix
+
+
+def _node_ports(service: Service) -> str:
+    has = any(port.node_port for port in service.ports)
+    return " Its node ports can be asked for: node/NAME:NODEPORT." if has else ""
 
 
 def _ipam(service: Service) -> Condition | None:
@@ -133,8 +189,8 @@ def _without_lease(cluster: ClusterView, service: Service, name: str, addresses:
     ipam = _ipam(service)
     if ipam is None or ipam.status != "True" or not service.ingress_addresses:
         return Announced()
-    only_by_l2 = setting(cluster, "enable-l2-announcements") == "true"
-    if not only_by_l2 or setting(cluster, "enable-bgp-control-plane") == "true":
+    only_by_l2 = setting(cluster, _L2) == "true"
+    if not only_by_l2 or setting(cluster, _BGP) == "true":
         return Announced()
     if not _is_no_lease(cluster, name):
         return Announced()

@@ -22,6 +22,8 @@ from kubectl_ebpfnet.model.path import ClosedEntry, Fix, PathRequest
 
 MOST = 8
 """Nodes that are asked, and walked from; a cluster may have thousands."""
+_LONGEST = 100
+"""Characters of a load-balancer's name that are shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,15 +144,17 @@ def _of_service(cluster: ClusterView, service: Service, version: int) -> WaysIn:
     if not service.cluster_addresses:
         return _to_endpoint(cluster, service, version)
     outside = [each for each in service.outside_addresses if each.version == version]
+    if service.type == "LoadBalancer" and not service.outside_addresses and not service.balancer:
+        problem, fix = pending(cluster, service)
+        return WaysIn(problem=problem, fix=fix)
     if not service.outside_addresses and not any(port.node_port for port in service.ports):
+        if service.balancer:
+            return _past_nodes(service)
         return WaysIn(
             problem=f"{title} is a {service.type} Service: it has no address that a client outside "
             "can send to",
             fix=Fix("Give it the type LoadBalancer or NodePort, or externalIPs."),
         )
-    if service.type == "LoadBalancer" and not service.outside_addresses and not service.balancer:
-        problem, fix = pending(service)
-        return WaysIn(problem=problem, fix=fix)
     local = _with_endpoints(cluster, service)
     by = announced(cluster, service) if outside else Announced()
     if by.node:
@@ -185,6 +189,21 @@ def _of_service(cluster: ClusterView, service: Service, version: int) -> WaysIn:
         tuple(nodes[:MOST]), why, len(nodes[MOST:]), tuple(closed[:MOST]), len(closed[MOST:]),
         doubt=by.doubt, fix=by.fix, unchecked=unread,
     )  # fmt: skip
+
+
+def _past_nodes(service: Service) -> WaysIn:
+    """A load-balancer outside of the cluster has no node port to send to."""
+    title, pod = f"svc {service.namespace}/{service.name}", "path CLIENT pod/NAME"
+    balancer = service.balancer[:_LONGEST]
+    return WaysIn(
+        problem=f"{title} has no node ports, so its load-balancer {balancer} can send to its pods "
+        "alone, past the Service",
+        fix=Fix(
+            f"Where the load-balancer sends to pods, ask for one of them: `{pod}`. Else give the "
+            "Service node ports (allocateLoadBalancerNodePorts: true).",
+            commands.edit_service(service.namespace, service.name),
+        ),
+    )
 
 
 def _lease_unread(cluster: ClusterView, service: Service) -> str:

@@ -72,6 +72,7 @@ def never_learnt(node: NodeView, endpoint_id: int, names: Sequence[str]) -> NotL
             "name.",
         ),
         cite.whole(table.record) if table.known else (),
+        None if table.known else q.FQDN_CACHE.about("-e", str(endpoint_id)),
     )
 
 

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from kubectl_ebpfnet.errors import tier_of_words
 from kubectl_ebpfnet.explain.path import node_state
+from kubectl_ebpfnet.explain.path.announced import unread
 from kubectl_ebpfnet.explain.path.destinations import far_address
 from kubectl_ebpfnet.explain.path.entrance import WaysIn, ways_in
 from kubectl_ebpfnet.explain.path.sender import as_target, sender_of
@@ -84,7 +85,20 @@ def start(walk: PathBuilder, packet: Packet) -> PacketState:
     if walk.cluster.pod_with(packet.flow.destination) is not None:
         target = packet.flow.destination
         walk.presumed.add(f"that the network outside leads {target}, a pod's address, to {entry}")
+    _presume_announced(walk, packet)
     return PacketState(Stage.ARRIVAL, packet, entry)
+
+
+def _presume_announced(walk: PathBuilder, packet: Packet) -> None:
+    """Note what leads a Service's address to the node, where no record shows it."""
+    target, service = packet.flow.destination, walk.ends.service
+    owner = service.owner if service is not None else None
+    if walk.ends.via or owner is None or target not in owner.outside_addresses:
+        return
+    how = "" if walk.cluster.node_of(target) else unread(walk.cluster, owner)
+    if how:
+        title = f"svc {owner.namespace}/{owner.name}"
+        walk.presumed.add(f"that clients outside are led to {target} of {title} ({how})")
 
 
 def weigh_attempt(walk: PathBuilder) -> None:

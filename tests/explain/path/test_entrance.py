@@ -307,6 +307,45 @@ def test_a_load_balancer_without_an_address_is_pending() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("of_class", "settings", "said", "fix"),
+    [
+        ("io.cilium/bgp-control-plane", {},
+         "which Cilium serves only where enable-bgp-control-plane is true", "Switch enable-bgp"),
+        ("io.cilium/bgp-control-plane", {"enable_bgp_control_plane": "true"},
+         "whose controller alone gives it one", "See whether the controller of the class io.cil"),
+        ("service.k8s.aws/nlb", {},
+         "whose controller alone gives it one, and neither Cilium's LB-IPAM nor the cloud's",
+         "See whether the controller of the class service.k8s.aws/nlb runs"),
+    ],
+)  # fmt: skip
+def test_a_class_of_load_balancers_that_nobody_serves(
+    of_class: str, settings: dict[str, str], said: str, fix: str
+) -> None:
+    web = service("Cluster", ingress=[], loadBalancerClass=of_class)
+    found = entered(cluster(web, endpoint("n1"), settings=config(**settings)))
+    assert found.nodes == ()
+    assert f"(its EXTERNAL-IP is pending): its loadBalancerClass is {of_class}, " in found.problem
+    assert said in found.problem
+    assert found.fix is not None
+    assert found.fix.text.startswith(fix)
+
+
+def test_without_node_ports_a_load_balancer_can_send_to_pods_alone() -> None:
+    """allocateLoadBalancerNodePorts: false; it has an address all the same."""
+    ports = [{"name": "http", "port": 80, "protocol": "TCP"}]
+    there = [{"hostname": "lb.example.test"}]
+    found = entered(cluster(service("Cluster", ingress=there, ports=ports), endpoint("n1")))
+    assert found.nodes == ()
+    assert (
+        "has no node ports, so its load-balancer lb.example.test can send to its" in found.problem
+    )
+    pending = entered(cluster(service("Cluster", ingress=[], ports=ports), endpoint("n1")))
+    assert pending.problem.endswith("(its EXTERNAL-IP is pending)")
+    assert pending.fix is not None
+    assert "NODEPORT" not in pending.fix.text
+
+
 def test_an_address_on_every_node_is_still_the_services() -> None:
     """As IPVS and a load-balancer that is no proxy put it on each node."""
     said = json.dumps([{"ifname": "kube-ipvs0", "addr_info": [

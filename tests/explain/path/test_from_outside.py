@@ -94,6 +94,27 @@ def test_with_dsr_the_entry_of_load_balancing_alone_is_no_loss() -> None:
     assert "lost between" not in silent.reason
 
 
+def with_bgp(record: Record) -> Record:
+    if "cilium-config" not in record.argv:
+        return record
+    value = json.loads(record.stdout.read())
+    for one in value.get("items", [value]):
+        one["data"]["enable-bgp-control-plane"] = "true"
+    return replace(record, stdout=InMemory(json.dumps(value).encode()))
+
+
+def test_what_leads_clients_to_a_services_address_is_presumed() -> None:
+    """No record shows it, unless a lease does; --via says it."""
+    led = "that clients outside are led to 172.31.7.242 of svc default/web-lb-cluster ("
+    plain = asked(changed("agent", lambda record: record), "svc/web-lb-cluster")
+    assert [one for one in plain.presumed if one.startswith(led)]
+    by_bgp = asked(changed("agent", with_bgp), "svc/web-lb-cluster")
+    assert [one for one in by_bgp.presumed if one.startswith(f"{led}by BGP: which CiliumBGPAdv")]
+    for destination, via in (("svc/web-lb-cluster", "node2"), ("node/node1", ""), ("pod/ws1", "")):
+        path = asked(changed("agent", with_bgp), destination, via)
+        assert not [one for one in path.presumed if "clients outside are led" in one]
+
+
 @WAYS
 def test_an_entry_of_which_nothing_was_recorded_is_unknown(way: str) -> None:
     """The other's verdict stands beside it; that of all is no more than that."""

@@ -41,11 +41,11 @@ def why_denied(
     if not names:
         return None
     dns = named.dns_rules or any(rule.parser == "dns" for rule in rules)
+    why = None if dns else fqdn.never_learnt(subject.node, subject.endpoint_id, names)
+    if why is not None and named.fix is not None:
+        why = replace(why, fix=replace(why.fix, command=named.fix.command))
     asked = walk.ends.name_asked
-    if not dns and (why := fqdn.never_learnt(subject.node, subject.endpoint_id, names)) is not None:
-        edit = named.fix.command if named.fix is not None else ""
-        return replace(why, fix=replace(why.fix, command=edit))
-    why = fqdn.why_not(subject.node, subject.endpoint_id, names, address, asked)
+    why = why or fqdn.why_not(subject.node, subject.endpoint_id, names, address, asked)
     if why.unread is not None:
         walk.wanted.append((subject.node.name, why.unread))
     return why
