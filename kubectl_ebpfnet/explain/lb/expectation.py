@@ -121,7 +121,7 @@ def _unheard_dsr_answer(context: NodeContext) -> Expectation | None:
     return _expectation(
         Answers.UNKNOWN,
         "with DSR an endpoint on the node that sends answers into that node, where the probe does "
-        "not hear it; every node that may send has one (--from a node without one, or a client "
+        "not hear it; every node that may send has one (--from-node NODE without one, or a client "
         "outside the cluster, tells)",
     )
 
