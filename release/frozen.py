@@ -34,6 +34,8 @@ EXCLUDES = (
     "rich", "pygments", "markdown_it",
     "_uuid", "lib2to3", "pip", "pydoc_data", "setuptools", "sqlite3", "test", "tkinter",
 )  # fmt: skip
+# PyInstaller's start imports it wherever it is, and on Windows alone somebody else does.
+UNIX_EXCLUDES = ("ctypes", "_ctypes")
 _CLASSES = ("kubernetes.client.api", "kubernetes.client.models")
 
 
@@ -73,7 +75,7 @@ def freeze(work: Path, os_name: str, epoch: int) -> tuple[Path, Inside]:
     words = {
         "modules": _modules(package),
         "data": _data(package, work),
-        "excludes": [*EXCLUDES, *_classes()],
+        "excludes": [*EXCLUDES, *(() if os_name == "windows" else UNIX_EXCLUDES), *_classes()],
         "programs": _programs(os_name),
         "inside": str(work / "inside.json"),
     }
@@ -83,13 +85,17 @@ def freeze(work: Path, os_name: str, epoch: int) -> tuple[Path, Inside]:
         "SOURCE_DATE_EPOCH": str(epoch),
         "PYINSTALLER_CONFIG_DIR": str(work / "cache"),
     }
+    if os_name != "windows":  # where each of two programs has all modules
+        # To inflate them was a tenth of what a start takes; the archive is compressed as a whole.
+        variables["PYINSTALLER_ZLIB_COMPRESSION_LEVEL"] = "0"
     argv = [sys.executable, "-m", "PyInstaller", "--noconfirm", "--clean", "--log-level=WARN"]
     folders = [f"--distpath={work / 'frozen'}", f"--workpath={work / 'pyinstaller'}"]
     subprocess.run([*argv, *folders, str(SPEC)], check=True, env={**os.environ, **variables})
     made = work / "frozen/kubectl-ebpfnet"
     if os_name == "linux":
         # By strip(1) itself: PyInstaller's strips all, and breaks libssl's checks of itself.
-        for library in sorted((made / "_internal").glob("libpython*")):
+        inside = made / "_internal"
+        for library in sorted([*inside.glob("libpython*"), *inside.rglob("*.cpython-*.so")]):
             subprocess.run(["strip", "--strip-unneeded", str(library)], check=True)
     return made, _inside(work / "inside.json")
 
@@ -133,7 +139,7 @@ def _classes() -> list[str]:
 
 
 def _programs(os_name: str) -> list[str]:
-    # Elsewhere a script of two lines does, and 7 MB less. Windows finds no script.
+    # Elsewhere a script of two lines does, and a program less. Windows finds no script.
     names = ("kubectl-ebpfnet", "kubectl_complete-ebpfnet")
     return [*names] if os_name == "windows" else [*names[:1]]
 

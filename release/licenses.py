@@ -65,7 +65,7 @@ _SPDX = {
     "LibYAML": "MIT",
     "Microsoft Visual C++ Runtime": "LicenseRef-Microsoft-Visual-C++-Runtime",
 }
-_ALWAYS = ("Expat", "LibYAML", "OpenSSL", "Python", "bzip2", "libffi", "mpdecimal", "xz", "zlib")
+_ALWAYS = ("Expat", "LibYAML", "OpenSSL", "Python", "bzip2", "mpdecimal", "xz", "zlib")
 """Parts that extension modules or the interpreter may have linked in, where no file shows it."""
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from kubectl_ebpfnet.model.tiers import ABOUT, Tier
 from release import archive, manifest
 from tests.release import krew
 from tests.release.made import ARCHIVE, DIST, needs_archive
@@ -106,6 +107,20 @@ def test_only_what_is_imported_is_inside_with_its_licence(tmp_path: Path) -> Non
         name for name in names if name.startswith(("readline", "libgcc_s", "sqlite", "_tk"))
     ]
     assert names.count("node-side.zip") == 1
+
+
+@needs_archive
+def test_a_start_does_nothing_that_the_program_does_not_need(tmp_path: Path) -> None:
+    """bench/frozen.py has what each of these is worth."""
+    krew.unpack(ARCHIVE.read_bytes(), tmp_path)
+    program = (tmp_path / "kubectl-ebpfnet").read_bytes()
+    assert b"pyimod02_importers" in program  # what is before it stands there by name
+    assert b"pyi_rth_" not in program
+    assert ABOUT[Tier.DEPLOY].encode() in program  # modules are stored, not deflated
+    assert not [path for path in tmp_path.rglob("*") if "ctypes" in path.name]
+    libraries = [*tmp_path.rglob("libpython*"), *tmp_path.rglob("*.cpython-*.so")]
+    assert len(libraries) > 20
+    assert not [path for path in libraries if b".symtab" in path.read_bytes()]
 
 
 @needs_archive

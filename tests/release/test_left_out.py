@@ -1,4 +1,4 @@
-"""What the archive leaves out (release/frozen.py, EXCLUDES) is never imported by the client."""
+"""What the archive leaves out (release/frozen.py, *EXCLUDES) is never imported by the client."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from release import frozen
 ROOT = Path(__file__).parents[2]
 REFUSE = f"""
 import sys
-LEFT_OUT = {(*frozen.EXCLUDES, *frozen._classes())!r}
+LEFT_OUT = {(*frozen.EXCLUDES, *frozen.UNIX_EXCLUDES, *frozen._classes())!r}
 
 class Refuse:
     def find_spec(self, name, path=None, target=None):
