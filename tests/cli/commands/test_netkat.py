@@ -31,7 +31,7 @@ from tests.cluster.fake_api_server import FakeApiServer, Program, exited, status
 from tests.cluster.fake_cluster import FakeCluster
 from tests.cluster.node_sessions import NONE, OURS, answer, requests, session_words, with_node_side
 
-DOCS = Path(__file__).parents[3] / "docs" / "cli"
+PAGE = Path(__file__).parents[3] / "docs/commands/netkat.md"
 SHOW = "import json\nos.write(1, json.dumps(words).encode())\nreturn 0"
 
 
@@ -204,10 +204,10 @@ def test_errors_of_our_own_words():
 
 
 @pytest.mark.parametrize("words", [("-h",), ("--help",), ("-lh",), ("h", "1", "-help")])
-def test_netkats_own_help(golden, words):
+def test_netkats_own_help(words):
     done = run("netkat", "node/n1", *words)
     assert (done.returncode, done.stderr) == (0, "")
-    golden(DOCS / "netkat-node.txt", done.stdout)
+    assert done.stdout in PAGE.read_text()
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 
