@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from kubectl_ebpfnet.explain.path import policy
 from kubectl_ebpfnet.explain.path.agent_behind import see_agent
+from kubectl_ebpfnet.explain.path.other_clusters import overlap
 from kubectl_ebpfnet.explain.path.stages import policy_map
 from kubectl_ebpfnet.explain.path.stages.policy_subject import PolicySubject
 from kubectl_ebpfnet.explain.path.state import PathBuilder
@@ -50,14 +51,12 @@ def compare(walk: PathBuilder, subject: PolicySubject) -> None:
         entry = node.ipcache_of(address) if address is not None else None
         if entry is not None:
             proof = cite.of(node[q.IPCACHE].record, entry.span)
-    found = see_agent(walk.cluster, title, behind)
-    walk.finding(
-        Severity.WARNING,
-        title,
-        "Labels that were just changed take seconds to be known everywhere. If it stays so: "
-        f"{found.fix.text}",
-        proof,
-    )
+    found = overlap(node, address, title) if address is not None and behind == node.name else None
+    when = ""
+    if found is None:
+        found = see_agent(walk.cluster, title, behind)
+        when = "Labels that were just changed take seconds to be known everywhere. If it stays so: "
+    walk.finding(Severity.WARNING, title, f"{when}{found.fix.text}", proof)
     if _allowed(walk, subject, known.identity) != _allowed(walk, subject, identity):
         walk.stale = walk.stale or found
 

@@ -2,7 +2,8 @@
 
 A node whose agent did not hear that a pod moved, or that a node has another address, sends into the
 tunnel to nobody, or to a node that has no such endpoint; without a tunnel endpoint it takes the
-address for its own.
+address for its own. Where clusters of a clustermesh have the same prefixes of pods, it may send to
+the other cluster's pod.
 
 Source: Cilium bpf/lib/eps.h (remote_endpoint_info), bpf/bpf_lxc.c (tunnel_endpoint of the entry).
 """
@@ -10,6 +11,7 @@ Source: Cilium bpf/lib/eps.h (remote_endpoint_info), bpf/bpf_lxc.c (tunnel_endpo
 from __future__ import annotations
 
 from kubectl_ebpfnet.explain.path.agent_behind import see_agent
+from kubectl_ebpfnet.explain.path.other_clusters import cluster_of, overlap
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
 from kubectl_ebpfnet.explain.views import cite, lists
 from kubectl_ebpfnet.explain.views.node import NodeView
@@ -45,14 +47,15 @@ def compare(walk: PathBuilder, node: NodeView, address: Address, entry: IpcacheE
         f"the ipcache of {node.name} has {address} {leads}, and pod {pod.namespace}/{pod.name} "
         f"runs on {pod.node}"
     )
-    found = see_agent(cluster, title, node.name)
-    walk.finding(
-        Severity.ERROR,
-        title,
-        f"Cilium on {node.name} is behind: it did not hear where the pod, or its node, is. "
-        f"{found.fix.text}",
-        cite.of(node[q.IPCACHE].record, entry.span),
-    )
+    found = overlap(node, address, title)
+    detail = "Clusters of the clustermesh overlap. "
+    if found is None:
+        found = see_agent(cluster, title, node.name)
+        detail = (
+            f"Cilium on {node.name} is behind: it did not hear where the pod, or its node, is. "
+        )
+    proof = cite.of(node[q.IPCACHE].record, entry.span)
+    walk.finding(Severity.ERROR, title, f"{detail}{found.fix.text}", proof)
     walk.stale = found
     if owner == node.name:
         walk.doubt(title, Decides.DROP, found.fix)
@@ -77,6 +80,11 @@ def to_nobody(walk: PathBuilder, here: PacketState) -> bool:
     text = f"the tunnel's other end {sent.destination} is no node of the cluster"
     there = walk.cluster.node(name)[q.ADDRESSES]
     fix = (walk.stale or see_agent(walk.cluster, text, here.node)).fix
+    other = cluster_of(walk.cluster.node(here.node), target)
+    if other is not None:
+        cause = walk.stale.cause if walk.stale is not None else text
+        walk.unknown(f"{cause}; what answers there is not {name}'s", fix)
+        return True
     if not there.known:
         cause = walk.stale.cause if walk.stale is not None else text
         walk.unknown(f"{text}, unless {name} has that address: {cause}", fix)
