@@ -3,6 +3,8 @@ changed. The healthy control is each scenario of tests/features."""
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from kubectl_ebpfnet.model.path import Path
@@ -47,6 +49,24 @@ def test_a_tunnel_to_nobody_is_open_where_the_pods_node_was_not_read() -> None:
     )
     assert path.verdict == "unknown"
     assert "no node of the cluster, unless node1 has that address" in path.reason
+
+
+def test_a_pod_of_another_cluster_with_the_same_address() -> None:
+    """Prefixes of pods of two clusters overlap: somebody may answer, and no agent is behind."""
+
+    def of_cluster_2(text: str) -> str:
+        return "".join(
+            re.sub(r"identity=\d+", "identity=131073", row) if WEB in row else row
+            for row in text.splitlines(True)
+        )
+
+    there = behind("node2", WEB, "172.31.7.11", "192.168.9.4")
+    path = answer(there, edit("node2", IPCACHE, of_cluster_2))
+    assert path.verdict == "unknown"
+    assert "by its identity, 10.44.0.5 is a pod of cluster 2 of the clustermesh" in path.cause
+    assert path.fix is not None
+    assert path.fix.text.startswith("Give each cluster of the clustermesh prefixes of pods of its")
+    assert not [one for one in path.findings if "is behind" in one.detail]
 
 
 def test_an_answer_into_a_tunnel_to_nobody_is_lost() -> None:
