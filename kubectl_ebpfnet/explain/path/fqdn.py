@@ -169,17 +169,19 @@ def allowed_by(node: NodeView, endpoint_id: int, address: Address) -> str:
 
 def fits_any(name: str, patterns: Iterable[str]) -> bool:
     """Tell whether a name is one of matchName and matchPattern, in which `*` is part of one label;
-    `*` alone is every name."""
+    stars alone are every name, and two or more before the first dot are labels of any number."""
     wanted = name.rstrip(".").lower()
     return any(_pattern(each).fullmatch(wanted) for each in patterns)
 
 
 def _pattern(text: str) -> re.Pattern[str]:
     plain = text.rstrip(".").lower()
-    if plain == "*":
+    if plain and not plain.strip("*"):
         return re.compile(".*")
     some = "[-a-z0-9_]*"
-    whole, rest = (rf"({some}[.])*{some}[.]", plain[3:]) if plain.startswith("**.") else ("", plain)
+    stars, dot, below = plain.partition(".")
+    deep = dot and len(stars) > 1 and not stars.strip("*")  # names of every depth below it
+    whole, rest = (rf"({some}[.])*{some}[.]", below) if deep else ("", plain)
     first, *parts = map(re.escape, rest.split("*"))
     # What stands between two stars is taken where it comes first, for good: a stranger's pattern
     # with many stars must not be tried at every place of a name.

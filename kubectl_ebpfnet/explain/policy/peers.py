@@ -162,16 +162,22 @@ def _is_meant(cidr: CidrPeer, group: CidrGroup) -> Hit:
 
 
 def _name(pattern: str, party: Party) -> Hit:
-    """Tell whether an end is an address of a DNS name: its identity says so since Cilium 1.16."""
+    """Tell whether an end is an address of a DNS name: its identity says so since Cilium 1.16, in
+    lower case or as the rule spells it."""
     if party.outside is False:
         return NO
-    if party.has("fqdn", pattern).matches:
+    plain = _plain_name(pattern)
+    if any("fqdn" in of and _plain_name(key) == plain for key, of in party.values.items()):
         return YES
     return Hit(
         None,
         f"whether {party.address} is an address of {pattern} is in the agent's DNS cache alone "
         "(`cilium-dbg fqdn cache list`)",
     )
+
+
+def _plain_name(name: str) -> str:
+    return name.rstrip(".").lower()
 
 
 def _service(service: ServicePeer, party: Party, around: Surroundings) -> Hit:

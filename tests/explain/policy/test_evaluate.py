@@ -381,6 +381,9 @@ def test_names_are_known_by_the_identity_or_not_at_all() -> None:
     policy = cnp({"endpointSelector": {}, "egress": [{"toFQDNs": names_}]})
     cached = world("203.0.113.7", "reserved:world", "fqdn:api.example.com")
     assert said([policy], cached, direction="egress").allowed
+    spelled = [{"matchName": "API.Example.com."}]
+    odd = cnp({"endpointSelector": {}, "egress": [{"toFQDNs": spelled}]})
+    assert said([odd], cached, direction="egress").allowed
     answer = said([policy], world("203.0.113.8"), direction="egress")
     assert answer.allowed is None
     assert "fqdn cache list" in answer.why
