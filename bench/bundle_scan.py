@@ -27,7 +27,8 @@ from pathlib import Path
 
 from kubectl_ebpfnet.capture.open import open_bundle
 from kubectl_ebpfnet.capture.write import write_bundle
-from kubectl_ebpfnet.model.evidence import InMemory, Record, agent_place, matching_lines
+from kubectl_ebpfnet.model.evidence import InMemory, Record, agent_place
+from kubectl_ebpfnet.model.matching import matching_lines
 
 PLACE = agent_place("node1")
 ARGV = ("cilium-dbg", "bpf", "ct", "list", "global", "-d")

@@ -15,10 +15,9 @@ from kubectl_ebpfnet.model.evidence import Bundle, Place, PlaceKind, Record
 from kubectl_ebpfnet.model.fact import Fact, Form, Need
 
 if TYPE_CHECKING:
+    from kubectl_ebpfnet.model.bpf import Attachment, BpfPin, Program
     from kubectl_ebpfnet.model.cilium import (
         CiliumNode,
-        CtEntry,
-        DatapathConfig,
         EgressGatewayPolicy,
         Endpoint,
         EndpointState,
@@ -26,13 +25,13 @@ if TYPE_CHECKING:
         Identity,
         IpcacheEntry,
         LocalEndpoint,
-        MetricRow,
-        MonitorEvent,
-        NatEntry,
         PolicyEntry,
         SourceRange,
         TailCalls,
     )
+    from kubectl_ebpfnet.model.cilium_config import DatapathConfig
+    from kubectl_ebpfnet.model.cilium_ct import CtEntry, NatEntry
+    from kubectl_ebpfnet.model.cilium_events import MetricRow, MonitorEvent
     from kubectl_ebpfnet.model.conntrack import ConntrackEntry
     from kubectl_ebpfnet.model.encryption import (
         WireGuardDevice,
@@ -41,8 +40,6 @@ if TYPE_CHECKING:
         XfrmState,
     )
     from kubectl_ebpfnet.model.kernel import (
-        Attachment,
-        BpfPin,
         Counter,
         FibAnswer,
         InterfaceAddress,
@@ -50,7 +47,6 @@ if TYPE_CHECKING:
         Link,
         Listener,
         Neighbour,
-        Program,
         Qdisc,
         Route,
         Rule,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import field
 from enum import StrEnum
 
-from kubectl_ebpfnet.model.cilium import DatapathConfig
+from kubectl_ebpfnet.model.cilium_config import DatapathConfig
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.kernel import KernelFacts
 from kubectl_ebpfnet.model.path import Evidence, Finding

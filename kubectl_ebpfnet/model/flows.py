@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from kubectl_ebpfnet.model.cilium import CtEntry
+from kubectl_ebpfnet.model.cilium_ct import CtEntry
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.net import ACK, FIN, RST, SYN, TCP
 from kubectl_ebpfnet.model.path import Outcome, TrackedFlow

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from kubectl_ebpfnet.model.bpf import Attachment, BpfPin, Program
 from kubectl_ebpfnet.model.cilium import (
-    CtEntry,
     EgressGatewayPolicy,
     EndpointState,
     Frontend,
     IpcacheEntry,
     LocalEndpoint,
-    MetricRow,
-    NatEntry,
     PolicyEntry,
     SourceRange,
     TailCalls,
 )
+from kubectl_ebpfnet.model.cilium_ct import CtEntry, NatEntry
+from kubectl_ebpfnet.model.cilium_events import MetricRow
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
 from kubectl_ebpfnet.model.encryption import (
     WireGuardDevice,
@@ -29,8 +29,6 @@ from kubectl_ebpfnet.model.encryption import (
     XfrmState,
 )
 from kubectl_ebpfnet.model.kernel import (
-    Attachment,
-    BpfPin,
     Counter,
     FibAnswer,
     InterfaceAddress,
@@ -38,7 +36,6 @@ from kubectl_ebpfnet.model.kernel import (
     Link,
     Listener,
     Neighbour,
-    Program,
     Qdisc,
     Route,
     Rule,

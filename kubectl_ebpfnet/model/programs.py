@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from kubectl_ebpfnet.model.bpf import Attachment, Program
 from kubectl_ebpfnet.model.dataclass import dataclass
-from kubectl_ebpfnet.model.kernel import Attachment, Program
 from kubectl_ebpfnet.model.path import Evidence
 
 SCHEMA = "ebpfnet.dev/programs/v1"

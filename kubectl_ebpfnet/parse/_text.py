@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from kubectl_ebpfnet.errors import ParseError
-from kubectl_ebpfnet.model.evidence import NOWHERE, Span, text_lines
+from kubectl_ebpfnet.model.evidence import NOWHERE, Span
+from kubectl_ebpfnet.model.matching import text_lines
 from kubectl_ebpfnet.model.untrusted import (
     address,
     decode,

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kubectl_ebpfnet.model import json_members
-from kubectl_ebpfnet.model.evidence import Span, text_lines
+from kubectl_ebpfnet.model.evidence import Span
+from kubectl_ebpfnet.model.matching import text_lines
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.resolver import NDOTS, HostsEntry, NameServiceOrder, ResolverConfig
 

@@ -34,10 +34,10 @@ from kubectl_ebpfnet.model.evidence import (
     InMemory,
     Record,
     agent_place,
-    matching_lines,
     node_place,
     pod_place,
 )
+from kubectl_ebpfnet.model.matching import matching_lines
 
 SCENARIOS = Path(__file__).parent.parent / "scenarios"
 

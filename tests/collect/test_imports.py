@@ -20,6 +20,7 @@ print(*sys.modules)
     "later",
     [
         "kubectl_ebpfnet.model.cilium",
+        "kubectl_ebpfnet.model.cilium_ct",
         "kubectl_ebpfnet.model.kernel",
         "kubectl_ebpfnet.model.path",
         "kubectl_ebpfnet.capture.zip",

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from kubectl_ebpfnet.model.bpf import Attachment
 from kubectl_ebpfnet.model.encryption import XfrmPolicy
-from kubectl_ebpfnet.model.kernel import Attachment
 from kubectl_ebpfnet.model.path import Path, Verdict
 from kubectl_ebpfnet.model.protocol import codec
 from kubectl_ebpfnet.model.protocol.questions import node_argv

@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
-from kubectl_ebpfnet.model.cilium import CtEntry, Frontend, MetricRow, PolicyEntry
+from kubectl_ebpfnet.model.cilium import Frontend, PolicyEntry
+from kubectl_ebpfnet.model.cilium_ct import CtEntry
+from kubectl_ebpfnet.model.cilium_events import MetricRow
 from kubectl_ebpfnet.model.protocol import codec
 from kubectl_ebpfnet.model.protocol.questions import PROTOCOL, FlowFilter, node_argv
 from kubectl_ebpfnet.parse import node_side

@@ -17,9 +17,9 @@ from kubectl_ebpfnet.model.evidence import (
     Record,
     agent_place,
     bundle_of,
-    matching_lines,
     pod_place,
 )
+from kubectl_ebpfnet.model.matching import matching_lines
 
 
 @dataclass(frozen=True)

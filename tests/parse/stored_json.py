@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from ipaddress import ip_address
 
-from kubectl_ebpfnet.model.cilium import CtEntry, NatEntry
+from kubectl_ebpfnet.model.cilium_ct import CtEntry, NatEntry
 from kubectl_ebpfnet.model.net import ICMP, ICMPV6, Address, Flow
 
 FLAGS = {

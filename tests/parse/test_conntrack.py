@@ -9,7 +9,8 @@ import pytest
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
-from kubectl_ebpfnet.model.evidence import InMemory, matching_lines
+from kubectl_ebpfnet.model.evidence import InMemory
+from kubectl_ebpfnet.model.matching import matching_lines
 from kubectl_ebpfnet.model.net import Flow
 from kubectl_ebpfnet.parse import conntrack
 from tests.parse.parse_samples import every, line_at, sample

@@ -24,7 +24,7 @@ from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model import json_members as js
-from kubectl_ebpfnet.model.cilium import DatapathConfig
+from kubectl_ebpfnet.model.cilium_config import DatapathConfig
 from kubectl_ebpfnet.model.doctor import (
     CONNECTION,
     RIGHTS,

@@ -81,7 +81,7 @@ def _may_pass_by(node: NodeView) -> bool:
 
 def _dated(words: str, when: str) -> str:
     """Return what came back with its time, before what else is known of it."""
-    what = re.split("; |, but ", words, maxsplit=1)[0]
+    what = re.split("; |, but |, as ", words, maxsplit=1)[0]
     return f"{what}{when}{words.removeprefix(what)}"
 
 

@@ -22,7 +22,7 @@ from kubectl_ebpfnet.explain.views.answer import FactLine
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.node import NodeView, expanded
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.cilium import CtEntry, NatEntry
+from kubectl_ebpfnet.model.cilium_ct import CtEntry, NatEntry
 from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.fact import Fact
 from kubectl_ebpfnet.model.net import ACK, RST, SYN, TCP, Flow

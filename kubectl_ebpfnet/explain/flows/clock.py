@@ -18,7 +18,7 @@ from functools import cached_property
 from kubectl_ebpfnet.explain.flows.netfilter_timeout import netfilter_timeout
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.cilium import CtEntry
+from kubectl_ebpfnet.model.cilium_ct import CtEntry
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
 from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.net import TCP

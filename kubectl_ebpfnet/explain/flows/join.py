@@ -13,7 +13,7 @@ from kubectl_ebpfnet.explain.flows.clock import REPORT_INTERVAL, FlowClock
 from kubectl_ebpfnet.explain.flows.outcome import came_back
 from kubectl_ebpfnet.explain.views.answer import FactLine
 from kubectl_ebpfnet.explain.views.node import NodeView
-from kubectl_ebpfnet.model.cilium import CtEntry, NatEntry
+from kubectl_ebpfnet.model.cilium_ct import CtEntry, NatEntry
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
 from kubectl_ebpfnet.model.net import ACK, FIN, RST, SYN, Address, Flow
 from kubectl_ebpfnet.model.path import NOW, TrackedFlow

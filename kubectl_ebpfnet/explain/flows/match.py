@@ -15,7 +15,7 @@ from kubectl_ebpfnet.explain.flows.notes import is_cut
 from kubectl_ebpfnet.explain.views.answer import FactLine
 from kubectl_ebpfnet.explain.views.node import NodeView, expanded
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.cilium import CtEntry, NatEntry
+from kubectl_ebpfnet.model.cilium_ct import CtEntry, NatEntry
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.net import ACK, FIN, RST, TCP, Address, Flow

@@ -11,7 +11,7 @@ Sources: Cilium bpf/lib/conntrack.h; Linux net/netfilter/nf_conntrack_proto_tcp.
 from __future__ import annotations
 
 from kubectl_ebpfnet.explain.flows.clock import KEPT, REPORT_INTERVAL
-from kubectl_ebpfnet.model.cilium import CtEntry
+from kubectl_ebpfnet.model.cilium_ct import CtEntry
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
 from kubectl_ebpfnet.model.net import ACK, FIN, ICMP, ICMPV6, RST, SYN, TCP, UDP
 from kubectl_ebpfnet.model.path import Outcome, TrackedFlow

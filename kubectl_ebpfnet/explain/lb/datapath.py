@@ -15,8 +15,8 @@ from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import Frontend
 from kubectl_ebpfnet.model.dataclass import dataclass
-from kubectl_ebpfnet.model.evidence import matching_lines
 from kubectl_ebpfnet.model.kube import Service
+from kubectl_ebpfnet.model.matching import matching_lines
 from kubectl_ebpfnet.model.net import Address, Flow, protocol_name
 from kubectl_ebpfnet.model.netfilter import Ruleset
 from kubectl_ebpfnet.model.path import Evidence

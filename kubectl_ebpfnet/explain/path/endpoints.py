@@ -19,7 +19,8 @@ from kubectl_ebpfnet.explain.path.special import of_address
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.explain.views.placed import Placed
-from kubectl_ebpfnet.model.cilium import DatapathConfig, Endpoint
+from kubectl_ebpfnet.model.cilium import Endpoint
+from kubectl_ebpfnet.model.cilium_config import DatapathConfig
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.net import Address, Flow, has_ports
 from kubectl_ebpfnet.model.path import (

@@ -13,7 +13,7 @@ from dataclasses import replace
 from kubectl_ebpfnet.explain.path.endings import Dropped
 from kubectl_ebpfnet.explain.path.sightings import Sighting, newest_first, seconds, sightings
 from kubectl_ebpfnet.explain.path.state import PathBuilder
-from kubectl_ebpfnet.model.cilium import MonitorEvent
+from kubectl_ebpfnet.model.cilium_events import MonitorEvent
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.path import (
     NOW,

@@ -17,7 +17,8 @@ from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView, expanded
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.dataclass import dataclass
-from kubectl_ebpfnet.model.evidence import Record, matching_lines
+from kubectl_ebpfnet.model.evidence import Record
+from kubectl_ebpfnet.model.matching import matching_lines
 from kubectl_ebpfnet.model.net import Address, Flow, endpoint_text, has_ports, protocol_name
 from kubectl_ebpfnet.model.path import Decides, Evidence, Fix, HopKind, Severity, State
 from kubectl_ebpfnet.model.shell import word

@@ -21,7 +21,7 @@ from kubectl_ebpfnet.explain.views.answer import Answer
 from kubectl_ebpfnet.explain.views.netns import PodNetns
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.kernel import Attachment
+from kubectl_ebpfnet.model.bpf import Attachment
 from kubectl_ebpfnet.model.kube import Pod
 from kubectl_ebpfnet.model.net import UDP, Flow
 

@@ -23,9 +23,9 @@ from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.answer import stated_gaps
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.bpf import Attachment, BpfPin, Program
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import Record
-from kubectl_ebpfnet.model.kernel import Attachment, BpfPin, Program
 from kubectl_ebpfnet.model.path import Evidence
 
 _ORDER = {

@@ -6,7 +6,7 @@ from kubectl_ebpfnet.explain.programs.at_device import ProgramAtHook, device_gap
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.netns import PodNetns
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.kernel import Attachment
+from kubectl_ebpfnet.model.bpf import Attachment
 
 
 def in_pod(netns: PodNetns, device: str, direction: str) -> tuple[tuple[ProgramAtHook, ...], bool]:

@@ -19,8 +19,9 @@ from kubectl_ebpfnet.explain.views.netns import PodNetns
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.explain.views.placed import Placed, placed_pod
 from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.bpf import Attachment
 from kubectl_ebpfnet.model.evidence import LIVE, Bundle
-from kubectl_ebpfnet.model.kernel import Attachment, Link
+from kubectl_ebpfnet.model.kernel import Link
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.programs import AttachedProgram, ProgramList
 

@@ -13,8 +13,8 @@ from collections import Counter
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.bpf import Program
 from kubectl_ebpfnet.model.dataclass import dataclass
-from kubectl_ebpfnet.model.kernel import Program
 from kubectl_ebpfnet.model.path import Evidence
 
 _FROM_POD = ("cil_from_container", "handle_xgress")

@@ -14,7 +14,8 @@ from functools import lru_cache, reduce
 from typing import Any
 
 from kubectl_ebpfnet.errors import ParseError
-from kubectl_ebpfnet.model.evidence import Record, Span, text_lines
+from kubectl_ebpfnet.model.evidence import Record, Span
+from kubectl_ebpfnet.model.matching import text_lines
 from kubectl_ebpfnet.model.path import Evidence
 from kubectl_ebpfnet.model.untrusted import json_value
 

@@ -12,7 +12,8 @@ from kubectl_ebpfnet.explain.views.kube_index import KubeIndex
 from kubectl_ebpfnet.explain.views.netns import Netns, PodNetns
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.cilium import CiliumNode, DatapathConfig
+from kubectl_ebpfnet.model.cilium import CiliumNode
+from kubectl_ebpfnet.model.cilium_config import DatapathConfig
 from kubectl_ebpfnet.model.egress_policy import EgressPolicy
 from kubectl_ebpfnet.model.evidence import Bundle, PlaceKind, Record
 from kubectl_ebpfnet.model.kube import KubeObjects, Node, Pod, Service, ServiceEndpoint

@@ -13,10 +13,13 @@ from kubectl_ebpfnet.explain.views.answer import Answer, FactLine, grouped
 from kubectl_ebpfnet.explain.views.host_routing import ForwardedFlow, HostRouting
 from kubectl_ebpfnet.explain.views.netns import Netns
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.cilium import DatapathConfig, Endpoint, IpcacheEntry, MonitorEvent
+from kubectl_ebpfnet.model.bpf import Attachment, Program
+from kubectl_ebpfnet.model.cilium import Endpoint, IpcacheEntry
+from kubectl_ebpfnet.model.cilium_config import DatapathConfig
+from kubectl_ebpfnet.model.cilium_events import MonitorEvent
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
 from kubectl_ebpfnet.model.evidence import Bundle, Record, agent_place, node_place
-from kubectl_ebpfnet.model.kernel import Attachment, Link, Program, Rule
+from kubectl_ebpfnet.model.kernel import Link, Rule
 from kubectl_ebpfnet.model.kube import Pod
 from kubectl_ebpfnet.model.net import TCP, Address, Flow
 from kubectl_ebpfnet.model.netfilter import Ruleset

@@ -15,8 +15,9 @@ from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.answer import Answer, FactLine
 from kubectl_ebpfnet.model.catalogue import best_record
 from kubectl_ebpfnet.model.dataclass import dataclass
-from kubectl_ebpfnet.model.evidence import LIVE, Bundle, Place, Record, matching_lines
+from kubectl_ebpfnet.model.evidence import LIVE, Bundle, Place, Record
 from kubectl_ebpfnet.model.fact import Fact
+from kubectl_ebpfnet.model.matching import matching_lines
 from kubectl_ebpfnet.model.protocol.questions import PROGRAM
 from kubectl_ebpfnet.parse import node_side
 

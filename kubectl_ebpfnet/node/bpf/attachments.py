@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from kubectl_ebpfnet.errors import Incomplete, KernelError, Unsupported
-from kubectl_ebpfnet.model.kernel import Attachment
+from kubectl_ebpfnet.model.bpf import Attachment
 from kubectl_ebpfnet.model.protocol.questions import NodeRequest
 from kubectl_ebpfnet.node.bpf import cgroups, links, syscall
 from kubectl_ebpfnet.node.bpf.programs import ProgramReader

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from kubectl_ebpfnet.errors import KernelError
-from kubectl_ebpfnet.model.kernel import BpfPin, Program
+from kubectl_ebpfnet.model.bpf import BpfPin, Program
 from kubectl_ebpfnet.model.protocol.questions import NodeRequest
 from kubectl_ebpfnet.node.bpf import syscall
 from kubectl_ebpfnet.node.bpf.btf import FunctionNames

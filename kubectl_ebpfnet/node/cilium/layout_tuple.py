@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import TypeVar
 
 from kubectl_ebpfnet.errors import KernelError
-from kubectl_ebpfnet.model.cilium import CtEntry, NatEntry, ct_flow
+from kubectl_ebpfnet.model.cilium_ct import CtEntry, NatEntry, ct_flow
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.net import ICMP, ICMPV6, Address, Flow, has_ports
 

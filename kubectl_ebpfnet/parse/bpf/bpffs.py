@@ -16,8 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.model.bpf import BpfPin
 from kubectl_ebpfnet.model.evidence import Span
-from kubectl_ebpfnet.model.kernel import BpfPin
 from kubectl_ebpfnet.parse._text import lines, quoted
 
 _SOURCE = "ls -R /sys/fs/bpf"

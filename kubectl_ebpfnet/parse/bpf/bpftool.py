@@ -12,8 +12,8 @@ from dataclasses import replace
 from typing import Any
 
 from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.model.bpf import Attachment, Program
 from kubectl_ebpfnet.model.evidence import NOWHERE, Span
-from kubectl_ebpfnet.model.kernel import Attachment, Program
 from kubectl_ebpfnet.parse._text import (
     Located,
     integer,

@@ -20,8 +20,8 @@ from dataclasses import replace
 from typing import Any
 
 from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.model.bpf import Attachment
 from kubectl_ebpfnet.model.evidence import Span
-from kubectl_ebpfnet.model.kernel import Attachment
 from kubectl_ebpfnet.parse._text import integer, lines, next_word, quoted
 
 _SOURCE = "tc filter"

@@ -9,7 +9,8 @@ from typing import Any
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model import json_members as js
-from kubectl_ebpfnet.model.cilium import CiliumNode, DatapathConfig, Endpoint, Identity
+from kubectl_ebpfnet.model.cilium import CiliumNode, Endpoint, Identity
+from kubectl_ebpfnet.model.cilium_config import DatapathConfig
 from kubectl_ebpfnet.model.encryption import WireGuardDevice
 from kubectl_ebpfnet.model.evidence import NOWHERE, Span
 from kubectl_ebpfnet.model.net import Address, Network

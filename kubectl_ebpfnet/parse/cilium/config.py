@@ -13,7 +13,7 @@ from string import ascii_letters, digits
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model import json_members as js
-from kubectl_ebpfnet.model.cilium import DatapathConfig
+from kubectl_ebpfnet.model.cilium_config import DatapathConfig
 from kubectl_ebpfnet.model.net import Network
 from kubectl_ebpfnet.parse._text import lines
 

@@ -10,7 +10,7 @@ Source: Cilium pkg/maps/ctmap/types.go (Dump), pkg/tuple. What differs between v
 
 from __future__ import annotations
 
-from kubectl_ebpfnet.model.cilium import CtEntry, ct_flow
+from kubectl_ebpfnet.model.cilium_ct import CtEntry, ct_flow
 from kubectl_ebpfnet.parse._text import integer
 from kubectl_ebpfnet.parse.cilium.tuple import parse_tuple_line
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model import json_members as js
-from kubectl_ebpfnet.model.cilium import MonitorEvent, NamedFlow
+from kubectl_ebpfnet.model.cilium_events import MonitorEvent, NamedFlow
 from kubectl_ebpfnet.model.net import ICMP, ICMPV6, SCTP, TCP, UDP, Flow
 from kubectl_ebpfnet.parse._text import json_value
 from kubectl_ebpfnet.parse.cilium.monitor import echo_of

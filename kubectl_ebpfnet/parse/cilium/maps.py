@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kubectl_ebpfnet.errors import ParseError
-from kubectl_ebpfnet.model.cilium import IpcacheEntry, LocalEndpoint, MetricRow
+from kubectl_ebpfnet.model.cilium import IpcacheEntry, LocalEndpoint
+from kubectl_ebpfnet.model.cilium_events import MetricRow
 from kubectl_ebpfnet.model.evidence import Span
 from kubectl_ebpfnet.model.net import Network
 from kubectl_ebpfnet.parse._json import list_items

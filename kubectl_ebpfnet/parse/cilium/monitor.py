@@ -13,7 +13,7 @@ from typing import Any
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model import json_members as js
-from kubectl_ebpfnet.model.cilium import MonitorEvent
+from kubectl_ebpfnet.model.cilium_events import MonitorEvent
 from kubectl_ebpfnet.model.net import ICMP, ICMPV6, TCP, Address, Flow, has_ports
 from kubectl_ebpfnet.parse._text import address, hardware_address, integer, json_value, quoted
 from kubectl_ebpfnet.parse.cilium.tuple import address_and_port, u8proto

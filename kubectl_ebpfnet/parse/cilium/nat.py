@@ -9,7 +9,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from kubectl_ebpfnet.errors import ParseError
-from kubectl_ebpfnet.model.cilium import NatEntry
+from kubectl_ebpfnet.model.cilium_ct import NatEntry
 from kubectl_ebpfnet.model.net import Address, Flow, has_ports
 from kubectl_ebpfnet.parse._text import integer
 from kubectl_ebpfnet.parse.cilium.tuple import address_and_port, parse_tuple_line

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kubectl_ebpfnet.model.cilium import CtEntry, NatEntry
+from kubectl_ebpfnet.model.cilium_ct import CtEntry, NatEntry
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
 from kubectl_ebpfnet.model.evidence import LIVE, Bundle
 from kubectl_ebpfnet.model.net import Flow, endpoint_text, has_ports, protocol_name
@@ -213,7 +213,7 @@ def ends(flow: Flow) -> str:
 
 
 def _counted(packets: int | None, size: int | None) -> list[str]:
-    # Zero is "not counted" (model/cilium.py).
+    # Zero is "not counted" (model/cilium_ct.py).
     if not packets:
         return []
     return [f"{packets} packets" + (f", {size} bytes" if size else "")]

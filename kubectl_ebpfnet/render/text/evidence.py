@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from kubectl_ebpfnet.model.evidence import Bundle, Record, matching_lines
+from kubectl_ebpfnet.model.evidence import Bundle, Record
+from kubectl_ebpfnet.model.matching import matching_lines
 from kubectl_ebpfnet.model.path import Evidence
 from kubectl_ebpfnet.render.text.view import View
 from kubectl_ebpfnet.render.text.wrap import hanging

@@ -8,7 +8,7 @@ import pytest
 
 from kubectl_ebpfnet.explain.flows.match import FlowQuery, tracked_flows
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.cilium import CtEntry
+from kubectl_ebpfnet.model.cilium_ct import CtEntry
 from kubectl_ebpfnet.model.evidence import API, InMemory, Record, node_place
 from kubectl_ebpfnet.model.kernel import KernelFacts
 from kubectl_ebpfnet.model.net import TCP, Flow

@@ -10,7 +10,7 @@ import pytest
 
 from kubectl_ebpfnet.capture.open import open_bundle
 from kubectl_ebpfnet.explain.flows import listing
-from kubectl_ebpfnet.model.cilium import CtEntry, NatEntry
+from kubectl_ebpfnet.model.cilium_ct import CtEntry, NatEntry
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
 from kubectl_ebpfnet.model.flows import state_of
 from kubectl_ebpfnet.model.net import TCP, UDP, Flow

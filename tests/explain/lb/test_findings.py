@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from kubectl_ebpfnet.explain.lb.judge import judge
+from kubectl_ebpfnet.model.bpf import Attachment
 from kubectl_ebpfnet.model.cilium import Backend, Frontend, LocalEndpoint, PolicyEntry
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
 from kubectl_ebpfnet.model.evidence import Bundle, Record
-from kubectl_ebpfnet.model.kernel import Attachment, Counter, Link
+from kubectl_ebpfnet.model.kernel import Counter, Link
 from kubectl_ebpfnet.model.net import TCP, UDP, Flow
 from kubectl_ebpfnet.model.path import Finding, Severity
 from kubectl_ebpfnet.model.probe import AttemptOutcome, How, Judgement, SourceFate

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from kubectl_ebpfnet.model.bpf import Attachment
 from kubectl_ebpfnet.model.evidence import Bundle, InMemory, Record, pod_place
-from kubectl_ebpfnet.model.kernel import Attachment
 from kubectl_ebpfnet.model.path import Path, Verdict
 from kubectl_ebpfnet.model.protocol import codec
 from kubectl_ebpfnet.model.protocol.questions import node_argv

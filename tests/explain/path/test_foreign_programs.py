@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.bpf import Attachment
 from kubectl_ebpfnet.model.evidence import InMemory, Record, agent_place, bundle_of, pod_place
-from kubectl_ebpfnet.model.kernel import Attachment
 from kubectl_ebpfnet.model.path import Hop, Outcome, State
 from kubectl_ebpfnet.model.path import Path as Answer
 from kubectl_ebpfnet.model.protocol import codec

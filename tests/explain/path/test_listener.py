@@ -18,6 +18,7 @@ from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.path.wrong_port import Remedy, Unmet, remedy
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.bpf import Attachment
 from kubectl_ebpfnet.model.evidence import (
     InMemory,
     Record,
@@ -26,7 +27,7 @@ from kubectl_ebpfnet.model.evidence import (
     node_place,
     pod_place,
 )
-from kubectl_ebpfnet.model.kernel import Attachment, Listener
+from kubectl_ebpfnet.model.kernel import Listener
 from kubectl_ebpfnet.model.kube import ContainerPort, Pod, Service, ServicePort
 from kubectl_ebpfnet.model.net import TCP, Flow
 from kubectl_ebpfnet.model.path import Hop, HopKind, HopPlace, Outcome, Packet, State, Verdict

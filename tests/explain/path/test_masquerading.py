@@ -12,7 +12,7 @@ import pytest
 from kubectl_ebpfnet.explain.path import masquerade_address
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.cilium import DatapathConfig
+from kubectl_ebpfnet.model.cilium_config import DatapathConfig
 from kubectl_ebpfnet.model.evidence import InMemory, Record, agent_place, bundle_of
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import Outcome, Path, Severity, Verdict

@@ -14,13 +14,8 @@ from kubectl_ebpfnet.explain.path.stages import policy_map
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.cilium import (
-    DatapathConfig,
-    Frontend,
-    IpcacheEntry,
-    LocalEndpoint,
-    PolicyEntry,
-)
+from kubectl_ebpfnet.model.cilium import Frontend, IpcacheEntry, LocalEndpoint, PolicyEntry
+from kubectl_ebpfnet.model.cilium_config import DatapathConfig
 from kubectl_ebpfnet.model.evidence import InMemory, Record, agent_place, bundle_of, node_place
 from kubectl_ebpfnet.model.protocol import codec
 

@@ -14,7 +14,8 @@ from kubectl_ebpfnet.explain.views import records, room
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.cilium import DatapathConfig, NatEntry
+from kubectl_ebpfnet.model.cilium_config import DatapathConfig
+from kubectl_ebpfnet.model.cilium_ct import NatEntry
 from kubectl_ebpfnet.model.evidence import (
     PIECE,
     InMemory,

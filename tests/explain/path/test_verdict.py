@@ -14,7 +14,7 @@ from kubectl_ebpfnet.explain.path.service_address import ServiceAddress
 from kubectl_ebpfnet.explain.path.state import PathBuilder
 from kubectl_ebpfnet.explain.path.verdict import Decision, settle
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
-from kubectl_ebpfnet.model.cilium import NatEntry
+from kubectl_ebpfnet.model.cilium_ct import NatEntry
 from kubectl_ebpfnet.model.evidence import API, Record, agent_place, bundle_of, node_place
 from kubectl_ebpfnet.model.net import TCP, UDP, Flow
 from kubectl_ebpfnet.model.path import (

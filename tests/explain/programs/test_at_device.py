@@ -11,8 +11,8 @@ from kubectl_ebpfnet.explain.programs.at_device import Presence, at_device
 from kubectl_ebpfnet.explain.programs.roles import OBSERVER, best_name, role_of, socket_role
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model.bpf import Attachment
 from kubectl_ebpfnet.model.evidence import InMemory, Record, agent_place, bundle_of, node_place
-from kubectl_ebpfnet.model.kernel import Attachment
 from kubectl_ebpfnet.model.protocol import codec
 
 

@@ -6,8 +6,9 @@ import dataclasses
 
 from kubectl_ebpfnet.capture.open import open_bundle
 from kubectl_ebpfnet.explain.programs import listing as program_list
+from kubectl_ebpfnet.model.bpf import Attachment, Program
 from kubectl_ebpfnet.model.evidence import bundle_of
-from kubectl_ebpfnet.model.kernel import Attachment, Link, Program
+from kubectl_ebpfnet.model.kernel import Link
 from kubectl_ebpfnet.model.programs import ProgramList
 from tests.explain.path.node_pod_bundle import NODE, POD, answer, bundle, pod_object, refused
 

@@ -28,10 +28,9 @@ from kubectl_ebpfnet.model.evidence import (
     Span,
     agent_place,
     bundle_of,
-    matching_lines,
     node_place,
-    text_lines,
 )
+from kubectl_ebpfnet.model.matching import matching_lines, text_lines
 from kubectl_ebpfnet.model.net import TCP
 from kubectl_ebpfnet.model.path import Evidence
 from kubectl_ebpfnet.model.protocol.questions import node_argv

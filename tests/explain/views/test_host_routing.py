@@ -8,7 +8,7 @@ import pytest
 
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.host_routing import ForwardedFlow, decide, forward_rule
-from kubectl_ebpfnet.model.cilium import DatapathConfig
+from kubectl_ebpfnet.model.cilium_config import DatapathConfig
 from kubectl_ebpfnet.model.netfilter import NetfilterRule
 from kubectl_ebpfnet.parse import netfilter
 from tests.explain.path.changed import NATIVE, VXLAN, Change, changed, say, swap, without

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_ebpfnet.model.kernel import Attachment
+from kubectl_ebpfnet.model.bpf import Attachment
 from kubectl_ebpfnet.model.protocol.questions import NodeRequest, PodNamespace, node_argv
 from kubectl_ebpfnet.node.bpf import attachments
 from kubectl_ebpfnet.node.host import netns

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from kubectl_ebpfnet.errors import KernelError
-from kubectl_ebpfnet.model.kernel import Attachment
+from kubectl_ebpfnet.model.bpf import Attachment
 from kubectl_ebpfnet.model.protocol.questions import NodeRequest, node_argv
 from kubectl_ebpfnet.node.bpf import attachments, syscall
 from kubectl_ebpfnet.node.host import netns

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from kubectl_ebpfnet.errors import KernelError
-from kubectl_ebpfnet.model.kernel import Program
+from kubectl_ebpfnet.model.bpf import Program
 from kubectl_ebpfnet.model.protocol.questions import NodeRequest, node_argv
 from kubectl_ebpfnet.node.bpf import btf, programs
 from kubectl_ebpfnet.parse.bpf import bpffs, bpftool

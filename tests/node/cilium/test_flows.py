@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from kubectl_ebpfnet.errors import KernelError, Unsupported
-from kubectl_ebpfnet.model.cilium import CtEntry, NatEntry
+from kubectl_ebpfnet.model.cilium_ct import CtEntry, NatEntry
 from kubectl_ebpfnet.model.protocol.questions import (
     FlowFilter,
     LeftOut,

@@ -13,7 +13,8 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from kubectl_ebpfnet.errors import KernelError
-from kubectl_ebpfnet.model.cilium import CtEntry, EgressGatewayPolicy
+from kubectl_ebpfnet.model.cilium import EgressGatewayPolicy
+from kubectl_ebpfnet.model.cilium_ct import CtEntry
 from kubectl_ebpfnet.model.net import Flow
 from kubectl_ebpfnet.node.cilium import drop_reasons, layout_lb, layout_tables, layout_tuple
 from kubectl_ebpfnet.node.cilium.layout_tuple import DatapathClock

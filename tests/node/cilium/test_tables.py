@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from kubectl_ebpfnet.errors import KernelError
-from kubectl_ebpfnet.model.cilium import EgressGatewayPolicy, MetricRow
+from kubectl_ebpfnet.model.cilium import EgressGatewayPolicy
+from kubectl_ebpfnet.model.cilium_events import MetricRow
 from kubectl_ebpfnet.model.node_facts import NODE_FACTS
 from kubectl_ebpfnet.model.protocol.questions import NodeRequest, node_argv
 from kubectl_ebpfnet.node.cilium import lb

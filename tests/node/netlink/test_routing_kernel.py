@@ -18,7 +18,7 @@ from kubectl_ebpfnet.explain.kernel.namespace_routing import node_tables, packet
 from kubectl_ebpfnet.explain.views import records
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.cilium import DatapathConfig
+from kubectl_ebpfnet.model.cilium_config import DatapathConfig
 from kubectl_ebpfnet.model.evidence import InMemory, Record, bundle_of, node_place
 from kubectl_ebpfnet.model.kernel import FibAnswer
 from kubectl_ebpfnet.model.net import TCP, UDP, Flow

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kubectl_ebpfnet.errors import ParseError
-from kubectl_ebpfnet.model.kernel import BpfPin
+from kubectl_ebpfnet.model.bpf import BpfPin
 from kubectl_ebpfnet.parse.bpf import bpffs
 from tests.parse.parse_samples import line_at, sample
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from kubectl_ebpfnet.errors import ParseError
-from kubectl_ebpfnet.model.kernel import Attachment, Program
+from kubectl_ebpfnet.model.bpf import Attachment, Program
 from kubectl_ebpfnet.parse.bpf import bpftool
 from tests.parse.parse_samples import line_at, sample
 

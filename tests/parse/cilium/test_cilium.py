@@ -14,7 +14,9 @@ from json import loads
 import pytest
 
 from kubectl_ebpfnet.errors import ParseError
-from kubectl_ebpfnet.model.cilium import Backend, CtEntry, DatapathConfig, PolicyEntry
+from kubectl_ebpfnet.model.cilium import Backend, PolicyEntry
+from kubectl_ebpfnet.model.cilium_config import DatapathConfig
+from kubectl_ebpfnet.model.cilium_ct import CtEntry
 from kubectl_ebpfnet.model.evidence import Span
 from kubectl_ebpfnet.model.net import ICMP, TCP, UDP, Flow
 from kubectl_ebpfnet.parse.cilium import agent, ct, egress, lb, maps, nat, policy

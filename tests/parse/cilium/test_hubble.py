@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kubectl_ebpfnet.errors import ParseError
-from kubectl_ebpfnet.model.cilium import MonitorEvent
+from kubectl_ebpfnet.model.cilium_events import MonitorEvent
 from kubectl_ebpfnet.model.net import TCP, Flow
 from kubectl_ebpfnet.parse.cilium.hubble import event
 from tests.parse.parse_samples import every, sample

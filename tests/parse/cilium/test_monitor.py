@@ -10,7 +10,7 @@ from ipaddress import ip_address
 import pytest
 
 from kubectl_ebpfnet.errors import ParseError
-from kubectl_ebpfnet.model.cilium import MonitorEvent
+from kubectl_ebpfnet.model.cilium_events import MonitorEvent
 from kubectl_ebpfnet.model.net import ICMP, ICMPV6, SCTP, TCP, UDP, Flow
 from kubectl_ebpfnet.parse.cilium.monitor import event
 from tests.parse import recorded

@@ -12,15 +12,9 @@ from ipaddress import ip_address
 import pytest
 
 from kubectl_ebpfnet.errors import ParseError
-from kubectl_ebpfnet.model.cilium import (
-    Backend,
-    CtEntry,
-    Frontend,
-    LocalEndpoint,
-    MetricRow,
-    NatEntry,
-    PolicyEntry,
-)
+from kubectl_ebpfnet.model.cilium import Backend, Frontend, LocalEndpoint, PolicyEntry
+from kubectl_ebpfnet.model.cilium_ct import CtEntry, NatEntry
+from kubectl_ebpfnet.model.cilium_events import MetricRow
 from kubectl_ebpfnet.model.net import ICMP, TCP, UDP, Flow
 from kubectl_ebpfnet.parse.cilium import agent, ct, lb, maps, nat, policy
 from kubectl_ebpfnet.parse.cilium import config as cilium_config

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from kubectl_ebpfnet.model.catalogue import TOOL_NAMES
-from kubectl_ebpfnet.model.cilium import DatapathConfig
+from kubectl_ebpfnet.model.cilium_config import DatapathConfig
 from kubectl_ebpfnet.model.doctor import (
     COMMANDS,
     RIGHTS,

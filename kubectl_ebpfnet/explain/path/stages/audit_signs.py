@@ -20,7 +20,7 @@ from kubectl_ebpfnet.explain.path.stages.policy_subject import PolicySubject
 from kubectl_ebpfnet.explain.path.state import PathBuilder
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.cilium import CtEntry
+from kubectl_ebpfnet.model.cilium_ct import CtEntry
 from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.net import has_ports
 from kubectl_ebpfnet.model.path import Outcome

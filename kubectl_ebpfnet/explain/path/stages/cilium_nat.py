@@ -18,7 +18,7 @@ from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.cilium import NatEntry
+from kubectl_ebpfnet.model.cilium_ct import NatEntry
 from kubectl_ebpfnet.model.net import Address, endpoint_text
 from kubectl_ebpfnet.model.path import Decides, Evidence, HopKind, HopPlace, Severity, State
 

@@ -21,7 +21,7 @@ from kubectl_ebpfnet.explain.programs.at_device import ProgramAtHook, at_device
 from kubectl_ebpfnet.explain.programs.in_pod import in_pod
 from kubectl_ebpfnet.explain.views.netns import PodNetns
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.kernel import Attachment, Program
+from kubectl_ebpfnet.model.bpf import Attachment, Program
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import Decides, Fix, HopKind, HopPlace, State
 from kubectl_ebpfnet.model.shell import word

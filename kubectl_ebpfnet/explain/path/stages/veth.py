@@ -24,7 +24,7 @@ from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.programs.at_device import Presence
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.cilium import CtEntry
+from kubectl_ebpfnet.model.cilium_ct import CtEntry
 from kubectl_ebpfnet.model.path import Decides, HopKind, HopPlace, Outcome, Packet, State
 
 _LOOPBACK, _LOOPBACK6 = "169.254.42.1", "fe80::1"
