@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from kubectl_ebpfnet.active.lb import attempts
 from kubectl_ebpfnet.cluster.agents import find_agents
 from kubectl_ebpfnet.cluster.client.api import Api
+from kubectl_ebpfnet.cluster.client.clock import ServerClock
 from kubectl_ebpfnet.cluster.exec.protocol import exit_code_of
 from kubectl_ebpfnet.cluster.nodepods.leftovers import leftovers
 from kubectl_ebpfnet.collect.ask.node_pod import AnswerStream
@@ -67,8 +68,8 @@ def test_the_count_of_a_health_check(count: str) -> None:
 
 def api_with(items: list[dict[str, Any]]) -> Api:
     """An API that lists these objects, whatever is listed."""
-    stub = SimpleNamespace(list=lambda *_, **__: items, pods=lambda *_, **__: items)
-    return cast(Api, stub)
+    listed = {"list": lambda *_, **__: items, "pods": lambda *_, **__: items}
+    return cast(Api, SimpleNamespace(session=SimpleNamespace(clock=ServerClock()), **listed))
 
 
 @given(OBJECTS, OBJECTS)
