@@ -345,6 +345,58 @@ def test_a_policy_that_is_being_deleted_holds_until_it_is_gone() -> None:
     )
 
 
+def authenticated(requirement: int) -> Change:
+    """The entries of pod t-range want authentication: 1 by SPIRE, 2 is a test's."""
+
+    def change(record: Record) -> Record:
+        value = json.loads(record.stdout.read())
+        for block in value:
+            for entry in block["Content"] if block["EndpointID"] == "1209" else ():
+                entry["AuthRequirement"] = requirement | 0x80
+        return replace(record, stdout=InMemory(json.dumps(value).encode()))
+
+    return of(MAPS, change)
+
+
+def configured(**settings: str) -> Change:
+    def change(record: Record) -> Record:
+        if "cilium-config" not in record.argv:
+            return record
+        value = json.loads(record.stdout.read())
+        value["data"].update({key.replace("_", "-"): text for key, text in settings.items()})
+        return replace(record, stdout=InMemory(json.dumps(value).encode()))
+
+    return change
+
+
+UNSEEN = of(
+    ("cilium-dbg", "bpf", "ct", "list", "global", "-d"), lambda r: replace(r, stdout=InMemory())
+)
+
+
+@pytest.mark.parametrize(
+    ("requirement", "settings", "verdict", "why"),
+    [
+        (1, {}, Verdict.DROPPED, "no agent authenticates by SPIRE, as long as mesh-auth-mutual-en"),
+        (1, {"mesh_auth_enabled": "false", "mesh_auth_mutual_enabled": "true"}, Verdict.DROPPED,
+         "no agent authenticates, as long as mesh-auth-enabled is false"),
+        (1, {"mesh_auth_mutual_enabled": "true"}, Verdict.UNKNOWN, "mutual authentication"),
+        (2, {"mesh_auth_mutual_enabled": "true"}, Verdict.DROPPED, "test-always-fail never"),
+    ],
+)  # fmt: skip
+def test_authentication_that_nobody_gives(
+    requirement: int, settings: dict[str, str], verdict: Verdict, why: str
+) -> None:
+    changes = (authenticated(requirement), configured(**settings), UNSEEN)
+    path = ask("pod/client", "pod/t-range:8080", *changes)
+    assert path.verdict is verdict
+    assert why in path.cause
+    if verdict is Verdict.DROPPED:
+        assert path.drop is not None
+        assert path.drop.object == "CiliumNetworkPolicy default/portrange"
+        assert path.hops[-1].summary.endswith(": Authentication required")
+
+
 @pytest.mark.parametrize("dns", [False, True])
 def test_names_without_dns_rules_are_never_learnt(dns: bool) -> None:
     def by_name(policy: dict[str, Any]) -> None:

@@ -124,10 +124,11 @@ def decided(walk: PathBuilder, subject: PolicySubject, doubt: str = "") -> bool:
     if verdict.allowed is None:
         policy_outcome.undecided(walk, subject, verdict, evidence, named)
         return True
-    if verdict.allowed:
-        policy_outcome.allowed(walk, subject, verdict, evidence, named, behind)
-        return True
     audit = policy_map.audit(walk.cluster, node, endpoint_id, subject.packet.flow)
+    if verdict.allowed:
+        return policy_outcome.allowed(
+            walk, subject, verdict, evidence, named, behind, audit=audit.on
+        )
     if audit.on:
         evidence += named.evidence + audit.evidence
         policy_outcome.audited(walk, subject, verdict, evidence, named)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kubectl_ebpfnet.explain.path import fqdn, policy
 from kubectl_ebpfnet.explain.path.redirect import Redirect
+from kubectl_ebpfnet.explain.path.stages import mutual_auth, policy_words
 from kubectl_ebpfnet.explain.path.stages.policy_names import Names
 from kubectl_ebpfnet.explain.path.stages.policy_subject import PolicySubject
 from kubectl_ebpfnet.explain.path.state import PathBuilder
@@ -59,8 +60,21 @@ def allowed(
     evidence: tuple[Evidence, ...],
     named: Names,
     behind: str,
-) -> None:
-    """Add the hop of a packet that may pass, or may after more was decided."""
+    *,
+    audit: bool | None,
+) -> bool:
+    """Add the hop of a packet that may pass, or may after more was decided; return whether it goes
+    on.
+
+    Args:
+        walk: takes the hop.
+        subject: whose policy is asked about what.
+        verdict: of its map.
+        evidence: the proof.
+        named: what the policies add.
+        behind: why the map may be older than the policies, "" where it is not.
+        audit: it is in policy audit mode; None when not known.
+    """
     entry = verdict.entry
     assert entry is not None
     summary = (
@@ -79,6 +93,10 @@ def allowed(
         _does_not_follow(walk, subject, named, contrary)
     seen = passed_now(walk, subject.node.name)
     where = subject.where
+    never = mutual_auth.why_never(walk.cluster, subject, entry) if entry.auth and not seen else ""
+    if never and not audit:
+        _not_authenticated(walk, subject, named, evidence, never)
+        return False
     if entry.auth and not seen:
         walk.hop(
             *where, f"{summary}, after mutual authentication ({entry.auth})", State.UNKNOWN,
@@ -88,7 +106,7 @@ def allowed(
             fix=Fix("List the authentications.", subject.node.in_agent("bpf auth list")),
             short=f"{short}, after mutual authentication",
         )  # fmt: skip
-        return
+        return True
     state = State.OBSERVED if seen else State.DERIVED
     walk.hop(*where, summary, state, subject.packet, evidence + seen, short=short)
     if entry.proxy_port:
@@ -103,6 +121,39 @@ def allowed(
                 ),
             )
         )  # fmt: skip
+    return True
+
+
+def _not_authenticated(
+    walk: PathBuilder,
+    subject: PolicySubject,
+    named: Names,
+    evidence: tuple[Evidence, ...],
+    never: str,
+) -> None:
+    """Drop a packet that passes after mutual authentication alone, which nobody gives it."""
+    policies = dict.fromkeys(each.policy for each in named.allowing)
+    by = f" ({', '.join(policy.title for policy in policies)})" if policies else ""
+    other = who(walk, subject)
+    why = f"wants mutual authentication of {other} at {subject.what}{by}, and {never}"
+    walk.drop(
+        *subject.where,
+        f"{subject.direction} policy of {subject.name} {why}: Authentication required",
+        State.DERIVED,
+        subject.packet,
+        evidence,
+        title=f"nobody authenticates what the {subject.direction} policy of {subject.name} allows",
+        detail=f"It {why}. The packet is dropped, and so is each one after it.",
+        cause=f"the {subject.direction} policy of {subject.name} {why}",
+        fix=Fix(
+            "Take authentication out of the rule, or enable mutual authentication with SPIRE "
+            "(Helm: authentication.mutual.spire.enabled).",
+            policy_words.edit(next(iter(policies))) if policies else "",
+        ),
+        object=next((policy.title for policy in policies), ""),
+        short=f"{asked(walk, subject)} wants mutual authentication, which nobody gives",
+        by=f"by the {subject.direction} policy of {subject.name} on {subject.node.name}",
+    )
 
 
 def _does_not_follow(
