@@ -31,7 +31,7 @@ from pathlib import Path
 from kubectl_ebpfnet.errors import KernelError
 from kubectl_ebpfnet.model.protocol import codec
 from kubectl_ebpfnet.model.protocol.questions import PROTOCOL, FlowFilter, NodeRequest, node_argv
-from kubectl_ebpfnet.node.bpf import syscall
+from kubectl_ebpfnet.node.bpf import maps, syscall
 from kubectl_ebpfnet.node.cilium import ct, pins
 from kubectl_ebpfnet.node.server import connect
 
@@ -81,7 +81,7 @@ def filled(path: Path) -> int:
         syscall.syscall(
             syscall.OBJ_PIN, struct.pack("=QII", syscall.pointer(name), fd, 0), "pin the map"
         )
-    with syscall.Map.pinned(path) as whole:
+    with maps.Map.pinned(path) as whole:
         return sum(count for count, _, _ in whole.batches())
 
 

@@ -39,7 +39,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from kubectl_ebpfnet.explain.flows import listing
 from kubectl_ebpfnet.model.evidence import Bundle, InMemory, Record, agent_place, bundle_of
-from kubectl_ebpfnet.node.bpf import syscall
+from kubectl_ebpfnet.node.bpf import maps, syscall
 from kubectl_ebpfnet.render.lists.flows import listing as flow_list
 from kubectl_ebpfnet.render.lists.listing import render
 from kubectl_ebpfnet.render.text.view import View
@@ -210,7 +210,7 @@ def replaced(
     aside = path.with_name(f"{ASIDE}{path.name}")
     there = path.exists()
     if there:
-        with syscall.Map.pinned(path) as table:
+        with maps.Map.pinned(path) as table:
             own = list(table.items())
     attr = struct.pack("=IIIII", kind, *sizes, most, NO_PREALLOC if kind == LPM_TRIE else 0)
     with syscall.closing(syscall.syscall(syscall.MAP_CREATE, attr, "make a map")) as fd:

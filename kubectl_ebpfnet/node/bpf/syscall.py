@@ -1,4 +1,4 @@
-"""bpf(2) by ctypes: objects by id or path, attached programs, maps by key and in batches.
+"""bpf(2) by ctypes: objects by id or path, attached programs; maps are in maps.py.
 
 Sources: Linux include/uapi/linux/bpf.h (union bpf_attr, struct bpf_prog_info, bpf_map_info,
 bpf_link_info), bpf(2). The numbers are of that header. libbpf is not used: its binding would be
@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kubectl_ebpfnet.errors import KernelError, Unsupported
-from kubectl_ebpfnet.model.dataclass import dataclass
 
 # enum bpf_cmd
 MAP_CREATE, MAP_LOOKUP_ELEM, MAP_UPDATE_ELEM, MAP_GET_NEXT_KEY = 0, 1, 2, 4
@@ -34,7 +33,8 @@ PERCPU = frozenset({PERCPU_HASH, PERCPU_ARRAY, LRU_PERCPU_HASH})
 
 _SYSCALL = {"x86_64": 321, "aarch64": 280, "ppc64le": 361, "s390x": 351, "riscv64": 280}
 _MACHINE = platform.machine()
-_ATTR_BYTES = 128
+ATTR_BYTES = 128
+"""Of union bpf_attr: room for what a kernel of today writes."""
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -65,7 +65,7 @@ def _called(command: int, attr: bytes | ctypes.Array[ctypes.c_char]) -> int:
     if number is None:
         raise Unsupported(f"bpf(2) has no known number on {_MACHINE}")
     if isinstance(attr, bytes):
-        attr = ctypes.create_string_buffer(attr, _ATTR_BYTES)
+        attr = ctypes.create_string_buffer(attr, ATTR_BYTES)
     result = int(_libc.syscall(number, command, attr, len(attr)))
     return result if result >= 0 else -ctypes.get_errno()
 
@@ -130,7 +130,7 @@ def open_link(id: int) -> int:
     return syscall(LINK_GET_FD_BY_ID, struct.pack("=III", id, 0, 0), f"open bpf_link {id}")
 
 
-def _finds(command: int, attr: bytes | ctypes.Array[ctypes.c_char], what: str) -> bool:
+def finds(command: int, attr: bytes | ctypes.Array[ctypes.c_char], what: str) -> bool:
     """Call bpf(2); return False where the kernel finds no such object or key."""
     result = _called(command, attr)
     if result < 0 and result != -errno.ENOENT:
@@ -139,8 +139,8 @@ def _finds(command: int, attr: bytes | ctypes.Array[ctypes.c_char], what: str) -
 
 
 def _ids(command: int, what: str) -> Iterator[int]:
-    attr = ctypes.create_string_buffer(_ATTR_BYTES)
-    while _finds(command, attr, what):
+    attr = ctypes.create_string_buffer(ATTR_BYTES)
+    while finds(command, attr, what):
         last = int(struct.unpack_from("=I", attr, 4)[0])
         yield last
         struct.pack_into("=III", attr, 0, last, 0, 0)
@@ -166,173 +166,10 @@ def info(fd: int, size: int, head: bytes = b"") -> bytes:
     """
     memory = buffer(head.ljust(size, b"\0"))
     attr = struct.pack("=IIQ", fd, size, pointer(memory))
-    attr_buffer = ctypes.create_string_buffer(attr, _ATTR_BYTES)
+    attr_buffer = ctypes.create_string_buffer(attr, ATTR_BYTES)
     syscall(OBJ_GET_INFO_BY_FD, attr_buffer, "read a BPF object's info")
     length = int(struct.unpack_from("=I", attr_buffer, 4)[0])
     return bytes(memory.raw[:length]).ljust(size, b"\0")
-
-
-@dataclass(frozen=True, slots=True)
-class MapInfo:
-    """struct bpf_map_info: sizes in bytes, `max_entries` as the map was made."""
-
-    type: int
-    id: int
-    key_size: int
-    value_size: int
-    max_entries: int
-    flags: int
-    name: str
-
-
-def map_info(fd: int) -> MapInfo:
-    """Return the info of a map. Raises KernelError."""
-    type_, id_, key, value, most, flags, name = struct.unpack_from("=IIIIII16s", info(fd, 80))
-    return MapInfo(type_, id_, key, value, most, flags, name.rstrip(b"\0").decode("latin-1"))
-
-
-_POSSIBLE_CPUS = Path("/sys/devices/system/cpu/possible")
-_cpus: list[int] = []
-
-
-def possible_cpus() -> int:
-    """Return the number of values of a per-CPU map: the possible CPUs."""
-    if not _cpus:
-        _cpus.append(cpus_of(_POSSIBLE_CPUS.read_text()))
-    return _cpus[0]
-
-
-def cpus_of(text: str) -> int:
-    """Return the number of CPUs in a list of the kernel: 4 for `0-3`, 3 for `0,2-3`.
-
-    A per-CPU value has no gap for the CPUs between: it is copied for each possible CPU
-    (kernel/bpf/syscall.c bpf_map_value_size: num_possible_cpus(); hashtab.c, arraymap.c).
-    """
-    ranges = (part.partition("-") for part in text.strip().split(","))
-    return sum(int(last or first) - int(first) + 1 for first, _, last in ranges)
-
-
-def value_bytes(of_map: MapInfo) -> int:
-    """Return the bytes of a look-up: for a per-CPU map a value, rounded up to 8, for each CPU."""
-    if of_map.type in PERCPU:
-        return (of_map.value_size + 7) // 8 * 8 * possible_cpus()
-    return of_map.value_size
-
-
-class Map:
-    """An open map: look up by key, or read in batches. Closes its descriptor on exit.
-
-    Attributes:
-        next_bucket: of a hash map that is read in batches: where the next batch begins.
-    """
-
-    def __init__(self, fd: int) -> None:
-        """Take over a descriptor. Raises KernelError when its info cannot be read."""
-        self.fd = fd
-        try:
-            self.info = map_info(fd)
-        except BaseException:
-            os.close(fd)
-            raise
-        self.value_bytes = value_bytes(self.info)
-        self.next_bucket = 0
-
-    @classmethod
-    def pinned(cls, path: str | Path) -> Map:
-        """Open the map pinned at a path, for reading. Raises KernelError, ENOENT without a pin."""
-        return cls(open_pinned(path, RDONLY))
-
-    def __enter__(self) -> Map:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self.fd)
-
-    def lookup(self, key: bytes) -> bytes | None:
-        """Return the value of a key (in an LPM trie: of the longest prefix), or None."""
-        key_memory, value_memory = buffer(key), buffer(self.value_bytes)
-        attr = struct.pack("=IIQQQ", self.fd, 0, pointer(key_memory), pointer(value_memory), 0)
-        found = _finds(MAP_LOOKUP_ELEM, attr, f"look up a key of map {self.info.name}")
-        return value_memory.raw if found else None
-
-    def batches(
-        self, batch_size: int = 4096, bucket: int = 0
-    ) -> Iterator[tuple[int, memoryview, memoryview]]:
-        """Yield all entries, many in a call (BPF_MAP_LOOKUP_BATCH, Linux 5.6).
-
-        Args:
-            batch_size: how many at most, where a bucket holds no more.
-            bucket: of a hash map, to begin at.
-
-        Yields:
-            (count, keys, values), packed side by side; the views are valid until the next step.
-            Entries that come or go meanwhile may be missing or repeated, as in every dump.
-
-        Raises:
-            Unsupported: this kernel has no batches for this map type; `items` reads one by one.
-        """
-        keys = buffer(batch_size * self.info.key_size)
-        values = buffer(batch_size * self.value_bytes)
-        # The kernel's position: a bucket number, or for tries and arrays a key.
-        place = buffer(struct.pack("=I", bucket).ljust(self.info.key_size, b"\0"))
-        first = True
-        while True:
-            attr = ctypes.create_string_buffer(
-                struct.pack(
-                    "=QQQQIIQQ", pointer(place) if bucket or not first else 0, pointer(place),
-                    pointer(keys), pointer(values), batch_size, self.fd, 0, 0,
-                ),
-                _ATTR_BYTES,
-            )  # fmt: skip
-            last = False
-            try:
-                syscall(MAP_LOOKUP_BATCH, attr, f"read map {self.info.name} in batches")
-            except KernelError as error:
-                if error.errno == errno.ENOSPC:  # one bucket holds more than a batch
-                    batch_size *= 2
-                    keys = buffer(batch_size * self.info.key_size)
-                    values = buffer(batch_size * self.value_bytes)
-                    continue
-                # ENOTSUPP, which has no name in user space; EINVAL before Linux 5.6
-                if error.errno == 524 or (first and error.errno == errno.EINVAL):
-                    raise Unsupported(error.message, error.errno) from None
-                # EINTR: too many keys of a trie went away meanwhile; the dump continues.
-                if error.errno not in (errno.ENOENT, errno.EINTR):
-                    raise
-                last = error.errno == errno.ENOENT
-            count = int(struct.unpack_from("=I", attr, 32)[0])
-            if count:
-                self.next_bucket = int(struct.unpack_from("=I", place)[0])
-                yield count, memoryview(keys), memoryview(values)
-            if last:
-                return
-            first = first and not count
-
-    def items(self) -> Iterator[tuple[bytes, bytes]]:
-        """Yield all entries, by batches if the kernel has them, else one by one."""
-        key_size, value_size = self.info.key_size, self.value_bytes
-        try:
-            for count, keys, values in self.batches():
-                for n in range(count):
-                    yield (
-                        bytes(keys[n * key_size : (n + 1) * key_size]),
-                        bytes(values[n * value_size : (n + 1) * value_size]),
-                    )
-            return
-        except Unsupported:
-            pass
-        key = b""
-        while (next_key := self._next(key)) is not None:
-            key = next_key
-            value = self.lookup(key)
-            if value is not None:
-                yield key, value
-
-    def _next(self, key: bytes) -> bytes | None:
-        before, after = buffer(key), buffer(self.info.key_size)
-        attr = struct.pack("=IIQQ", self.fd, 0, pointer(before) if key else 0, pointer(after))
-        found = _finds(MAP_GET_NEXT_KEY, attr, f"step through map {self.info.name}")
-        return after.raw if found else None
 
 
 def query(target: int, attach_type: int, flags: int = 0) -> list[tuple[int, int]]:
@@ -362,7 +199,7 @@ def query(target: int, attach_type: int, flags: int = 0) -> list[tuple[int, int]
                 0 if cgroup else pointer(links),
                 0 if cgroup else pointer(link_flags), 0,
             ),
-            _ATTR_BYTES,
+            ATTR_BYTES,
         )  # fmt: skip
         try:
             syscall(PROG_QUERY, attr, f"ask for programs of attach type {attach_type}")

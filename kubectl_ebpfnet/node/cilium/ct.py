@@ -14,7 +14,7 @@ from pathlib import Path
 from kubectl_ebpfnet.model.cilium_ct import CtEntry
 from kubectl_ebpfnet.model.net import ICMP, ICMPV6, Flow
 from kubectl_ebpfnet.model.protocol.questions import FlowFilter, LeftOut, NodeRequest
-from kubectl_ebpfnet.node.bpf import syscall
+from kubectl_ebpfnet.node.bpf.maps import Map
 from kubectl_ebpfnet.node.cilium import layout_tuple, pins, reading, scan
 
 MAPS = {
@@ -122,7 +122,7 @@ def _since_1_17(folder: Path) -> bool:
 
 
 def _matching_entries(
-    table: syscall.Map,
+    table: Map,
     flows: Sequence[FlowFilter],
     rules: Sequence[scan.Rule],
     layout: layout_tuple.TupleLayout,

@@ -19,7 +19,7 @@ from math import sqrt
 from kubectl_ebpfnet.model.cilium_ct import NatEntry
 from kubectl_ebpfnet.model.net import Address, Flow, has_ports
 from kubectl_ebpfnet.model.protocol.questions import FlowFilter, LeftOut, NodeRequest
-from kubectl_ebpfnet.node.bpf import syscall
+from kubectl_ebpfnet.node.bpf.maps import Map
 from kubectl_ebpfnet.node.cilium import ct, layout_tuple, pins, reading, scan
 from kubectl_ebpfnet.node.cilium.columns import Columns, how_many, places
 
@@ -67,7 +67,7 @@ def entries(request: NodeRequest) -> Iterator[NatEntry | LeftOut]:
         yield LeftOut(older + more, beside + more_beside, about)
 
 
-def _part_of_large(table: syscall.Map) -> tuple[list[reading.Batch], float] | None:
+def _part_of_large(table: Map) -> tuple[list[reading.Batch], float] | None:
     """Return a part of a map, and how many times as many entries it has; None of one that is read
     whole."""
     part, times = reading.beginning(table)
@@ -119,7 +119,7 @@ def sources_to(end: _End) -> tuple[Counter[Address], int]:
 
 
 def _sources_in(
-    table: syscall.Map, end: _End, layout: layout_tuple.TupleLayout
+    table: Map, end: _End, layout: layout_tuple.TupleLayout
 ) -> tuple[Counter[Address], bool]:
     """Return the new sources of a map's flows to an end; or tell, as soon as the part of a large
     map that is read shows it, that none has more than a few."""
@@ -182,7 +182,7 @@ def _fits(entry: NatEntry, flows: Sequence[FlowFilter]) -> bool:
 
 
 def _by_key(
-    table: syscall.Map,
+    table: Map,
     exact: Sequence[Flow],
     flows: Sequence[FlowFilter],
     layout: layout_tuple.TupleLayout,

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from kubectl_ebpfnet.errors import KernelError
-from kubectl_ebpfnet.node.bpf import syscall
+from kubectl_ebpfnet.node.bpf.maps import Map
 from kubectl_ebpfnet.node.cilium.layout_tuple import of_sizes
 from kubectl_ebpfnet.node.host import mounts
 
@@ -82,14 +82,14 @@ def present(folder: Path, wanted: Sequence[str]) -> tuple[str, ...]:
     return pinned_names
 
 
-def opened(folder: Path, name: str) -> syscall.Map | None:
+def opened(folder: Path, name: str) -> Map | None:
     """Open a pinned map; return None when it is gone.
 
     Raises:
         KernelError: the kernel refuses.
     """
     try:
-        return syscall.Map.pinned(folder / name)
+        return Map.pinned(folder / name)
     except KernelError as error:
         if error.errno == errno.ENOENT:
             return None

@@ -19,7 +19,7 @@ from kubectl_ebpfnet.errors import KernelError
 from kubectl_ebpfnet.model.cilium import PolicyEntry
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.protocol.questions import LeftOut, NodeRequest
-from kubectl_ebpfnet.node.bpf import syscall
+from kubectl_ebpfnet.node.bpf.maps import Map
 from kubectl_ebpfnet.node.cilium import layout_tables, pins, reading, tables
 from kubectl_ebpfnet.node.cilium.columns import Columns, how_many, places
 from kubectl_ebpfnet.node.cilium.layout_tuple import of_sizes
@@ -110,7 +110,7 @@ def _with_other_addresses(folder: Path, rows: Sequence[Address]) -> set[int]:
     return {number for number, own in addresses.items() if own.isdisjoint(rows)}
 
 
-def _known(stats: syscall.Map | None) -> syscall.Map | None:
+def _known(stats: Map | None) -> Map | None:
     """Return the map of counters if its sizes are known; entries are useful without it too."""
     if stats is None or (stats.info.key_size, stats.info.value_size) != layout_tables.POLICY_STATS:
         return None
@@ -138,7 +138,7 @@ def _entry(
     key: bytes,
     value: bytes,
     layout: layout_tables.PolicyLayout,
-    stats: syscall.Map | None,
+    stats: Map | None,
 ) -> PolicyEntry:
     entry = layout_tables.policy_entry(number, key, value, layout)
     if not layout.counters and stats is not None:

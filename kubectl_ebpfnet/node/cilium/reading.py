@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
 from kubectl_ebpfnet.errors import Unsupported
-from kubectl_ebpfnet.node.bpf.syscall import HASH, LRU_HASH, LRU_PERCPU_HASH, Map
+from kubectl_ebpfnet.node.bpf.maps import Map
+from kubectl_ebpfnet.node.bpf.syscall import HASH, LRU_HASH, LRU_PERCPU_HASH
 from kubectl_ebpfnet.node.cilium.columns import Columns
 
 Batch = tuple[Columns, Columns]

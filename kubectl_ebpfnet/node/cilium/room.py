@@ -15,7 +15,7 @@ from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.protocol.questions import NodeRequest
 from kubectl_ebpfnet.model.room import MapRoom, SnatUse, Table
 from kubectl_ebpfnet.model.untrusted import address
-from kubectl_ebpfnet.node.bpf import syscall
+from kubectl_ebpfnet.node.bpf import maps, syscall
 from kubectl_ebpfnet.node.cilium import nat, pins, reading
 
 _LRU = frozenset({syscall.LRU_HASH, syscall.LRU_PERCPU_HASH})
@@ -58,7 +58,7 @@ def rooms(_: NodeRequest) -> Iterator[MapRoom]:
             )
 
 
-def _entries(table: syscall.Map) -> tuple[int, bool]:
+def _entries(table: maps.Map) -> tuple[int, bool]:
     """Return how many entries a map has, and whether each was counted."""
     counted = 0
     try:

@@ -18,7 +18,7 @@ from pathlib import Path
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.net import TCP, has_ports
 from kubectl_ebpfnet.model.protocol.questions import FlowFilter, LeftOut
-from kubectl_ebpfnet.node.bpf.syscall import Map
+from kubectl_ebpfnet.node.bpf.maps import Map
 from kubectl_ebpfnet.node.cilium import pins
 from kubectl_ebpfnet.node.cilium.columns import Columns, how_many, places
 from kubectl_ebpfnet.node.cilium.layout_tuple import IN, NAT_ADDRESS, TupleLayout, of_sizes

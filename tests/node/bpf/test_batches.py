@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from kubectl_ebpfnet.errors import KernelError, Unsupported
+from kubectl_ebpfnet.node.bpf import maps
 from kubectl_ebpfnet.node.bpf import syscall as bpf
 from tests.lab.cluster.datapath.syscall_bpf import HASH, LPM_TRIE
 from tests.node.cilium.cilium_bpffs import Pins, bpffs, lpm_address, why_not
@@ -29,17 +30,17 @@ def pins() -> Iterator[Pins]:
 
 
 @pytest.fixture(params=[HASH, LPM_TRIE], ids=["hash", "trie"])
-def table(pins: Pins, request: pytest.FixtureRequest) -> Iterator[bpf.Map]:
+def table(pins: Pins, request: pytest.FixtureRequest) -> Iterator[maps.Map]:
     """A map of COUNT keys whose values are all different."""
     entries = {
         lpm_address(f"10.{n >> 8}.{n & 255}.0/24", 0): struct.pack("=I", n) for n in range(COUNT)
     }
     path = pins.make("numbers", 8, 4, entries, request.param, 2 * COUNT)
-    with bpf.Map.pinned(path) as opened:
+    with maps.Map.pinned(path) as opened:
         yield opened
 
 
-def numbers(table: bpf.Map) -> list[int]:
+def numbers(table: maps.Map) -> list[int]:
     """The values, sorted."""
     return sorted(struct.unpack("=I", value)[0] for _, value in table.items())
 
@@ -62,17 +63,17 @@ def refuse(monkeypatch: pytest.MonkeyPatch, code: int, calls: range, *, after: b
             struct.pack_into("=I", attr, 32, 0)
         raise KernelError(what, code)
 
-    monkeypatch.setattr(bpf, "syscall", syscall)
+    monkeypatch.setattr(maps, "syscall", syscall)
 
 
 def batch_of_100(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = bpf.Map.batches
-    monkeypatch.setattr(bpf.Map, "batches", lambda self: real(self, 100))
+    real = maps.Map.batches
+    monkeypatch.setattr(maps.Map, "batches", lambda self: real(self, 100))
 
 
 @pytest.mark.parametrize("after", [True, False], ids=["part", "nothing"])
 def test_batches_that_are_cut_short(
-    table: bpf.Map, monkeypatch: pytest.MonkeyPatch, after: bool
+    table: maps.Map, monkeypatch: pytest.MonkeyPatch, after: bool
 ) -> None:
     batch_of_100(monkeypatch)
     refuse(monkeypatch, errno.EINTR, range(3), after=after)
@@ -81,7 +82,7 @@ def test_batches_that_are_cut_short(
 
 @pytest.mark.parametrize("code", [errno.EINVAL, 524])
 def test_kernels_without_batches_are_read_one_by_one(
-    table: bpf.Map, monkeypatch: pytest.MonkeyPatch, code: int
+    table: maps.Map, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     refuse(monkeypatch, code, range(99), after=False)
     assert numbers(table) == list(range(COUNT))
@@ -89,7 +90,7 @@ def test_kernels_without_batches_are_read_one_by_one(
         next(table.batches())
 
 
-def test_other_refusals_are_told(table: bpf.Map, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_refusals_are_told(table: maps.Map, monkeypatch: pytest.MonkeyPatch) -> None:
     batch_of_100(monkeypatch)
     refuse(monkeypatch, errno.EINVAL, range(1, 99), after=False)
     with pytest.raises(KernelError) as caught:
@@ -97,13 +98,13 @@ def test_other_refusals_are_told(table: bpf.Map, monkeypatch: pytest.MonkeyPatch
     assert not isinstance(caught.value, Unsupported)
 
 
-def test_a_batch_that_is_too_small_grows(table: bpf.Map, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = bpf.Map.batches
-    monkeypatch.setattr(bpf.Map, "batches", lambda self: real(self, 1))
+def test_a_batch_that_is_too_small_grows(table: maps.Map, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = maps.Map.batches
+    monkeypatch.setattr(maps.Map, "batches", lambda self: real(self, 1))
     assert numbers(table) == list(range(COUNT))
 
 
-def test_a_pinned_map_cannot_be_changed(table: bpf.Map) -> None:
+def test_a_pinned_map_cannot_be_changed(table: maps.Map) -> None:
     """The node side only reads: the kernel refuses what it does not mean to do."""
     key, value = next(table.items())
     assert table.lookup(key) == value

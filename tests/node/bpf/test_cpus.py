@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_ebpfnet.node.bpf import syscall
+from kubectl_ebpfnet.node.bpf import maps
 
 
 @pytest.mark.parametrize(
@@ -17,8 +17,8 @@ def test_each_cpu_counts_once(
     text: str, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "possible").write_text(text)
-    monkeypatch.setattr(syscall, "_POSSIBLE_CPUS", tmp_path / "possible")
-    monkeypatch.setattr(syscall, "_cpus", [])
-    assert syscall.possible_cpus() == count
-    of = syscall.MapInfo(6, 1, 4, 12, 8, 0, "counters")  # BPF_MAP_TYPE_PERCPU_ARRAY
-    assert syscall.value_bytes(of) == 16 * count
+    monkeypatch.setattr(maps, "_POSSIBLE_CPUS", tmp_path / "possible")
+    monkeypatch.setattr(maps, "_cpus", [])
+    assert maps.possible_cpus() == count
+    of = maps.MapInfo(6, 1, 4, 12, 8, 0, "counters")  # BPF_MAP_TYPE_PERCPU_ARRAY
+    assert maps.value_bytes(of) == 16 * count

@@ -24,7 +24,7 @@ from kubectl_ebpfnet.model.protocol.questions import (
     NodeRequest,
     node_argv,
 )
-from kubectl_ebpfnet.node.bpf import syscall
+from kubectl_ebpfnet.node.bpf import maps
 from kubectl_ebpfnet.node.cilium import ct as cilium_ct
 from kubectl_ebpfnet.node.cilium import layout_tuple as node_layouts
 from kubectl_ebpfnet.node.cilium import nat as cilium_nat
@@ -190,7 +190,7 @@ def test_a_kernel_without_batches_gives_the_same(
         raise Unsupported("no batches", 524)
         yield
 
-    monkeypatch.setattr(syscall.Map, "batches", none)
+    monkeypatch.setattr(maps.Map, "batches", none)
     assert bag(ct(flow)) == expected
     assert expected
 
@@ -260,8 +260,8 @@ def test_a_flow_that_is_wholly_known_is_not_searched_for(
     wanted = exact("10.10.10.10:80", "11.10.10.10:443")
     expected = bag(entry for entry in ct() if is_wanted(entry, wanted))
     assert expected
-    monkeypatch.setattr(syscall.Map, "batches", scanned)
-    monkeypatch.setattr(syscall.Map, "items", scanned)
+    monkeypatch.setattr(maps.Map, "batches", scanned)
+    monkeypatch.setattr(maps.Map, "items", scanned)
     assert bag(ct(wanted)) == expected
 
 
@@ -309,7 +309,7 @@ def test_of_many_entries_the_newest_come_and_the_others_are_counted(
 
     for batches in (True, False):
         if not batches:
-            monkeypatch.setattr(syscall.Map, "batches", _no_batches)
+            monkeypatch.setattr(maps.Map, "batches", _no_batches)
         found, left_out = newest(cilium_ct.entries, (own,), (beside,), 50)
         mine = [e for e in everything if own.fits(e.flow)]
         others = [e for e in everything if not own.fits(e.flow)]
@@ -324,17 +324,17 @@ def test_of_many_entries_the_newest_come_and_the_others_are_counted(
 def read_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
     """How many entries of each map are read, by the first letters of its name."""
     read: Counter[str] = Counter()
-    real = syscall.Map.batches
+    real = maps.Map.batches
 
     def counting(
-        table: syscall.Map, size: int = 4096, bucket: int = 0
+        table: maps.Map, size: int = 4096, bucket: int = 0
     ) -> Iterator[tuple[int, memoryview, memoryview]]:
         for count, keys, values in real(table, size, bucket):
             read[table.info.name[:13]] += count
             yield count, keys, values
 
     with monkeypatch.context() as patch:
-        patch.setattr(syscall.Map, "batches", counting)
+        patch.setattr(maps.Map, "batches", counting)
         yield read
 
 

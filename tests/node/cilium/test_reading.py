@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from kubectl_ebpfnet.errors import Unsupported
-from kubectl_ebpfnet.node.bpf import syscall
+from kubectl_ebpfnet.node.bpf import maps, syscall
 from kubectl_ebpfnet.node.cilium import reading
 from tests.lab.cluster.datapath.syscall_bpf import HASH, LPM_TRIE, LRU_HASH
 from tests.node.cilium.cilium_bpffs import Pins, bpffs, why_not
@@ -29,7 +29,7 @@ def numbered(count: int) -> dict[bytes, bytes]:
 
 
 def read(pins: Pins, name: str) -> list[tuple[bytes, bytes]]:
-    with syscall.Map.pinned(pins.folder / name) as table:
+    with maps.Map.pinned(pins.folder / name) as table:
         return [
             (keys.record(number), values.record(number))
             for keys, values in reading.in_halves(table)
@@ -73,15 +73,15 @@ def test_a_map_is_read_from_its_middle_and_from_its_beginning(
 ) -> None:
     monkeypatch.setattr(reading, "_BATCH", 256)
     begun = []
-    real = syscall.Map.batches
+    real = maps.Map.batches
 
     def batches(
-        table: syscall.Map, size: int, bucket: int = 0
+        table: maps.Map, size: int, bucket: int = 0
     ) -> Iterator[tuple[int, memoryview, memoryview]]:
         begun.append(bucket)
         return real(table, size, bucket)
 
-    monkeypatch.setattr(syscall.Map, "batches", batches)
+    monkeypatch.setattr(maps.Map, "batches", batches)
     pins.make("cilium_any", 8, 12, numbered(3000), HASH, 4096)
     assert len(read(pins, "cilium_any")) == 3000
     assert begun == [2048, 0]
@@ -94,7 +94,7 @@ def test_a_kernel_without_batches_reads_one_by_one(
         raise Unsupported("no batches", 524)
         yield
 
-    monkeypatch.setattr(syscall.Map, "batches", none)
+    monkeypatch.setattr(maps.Map, "batches", none)
     entries = numbered(300)
     pins.make("cilium_any", 8, 12, entries, HASH, 512)
     assert sorted(read(pins, "cilium_any")) == sorted(entries.items())
@@ -102,17 +102,17 @@ def test_a_kernel_without_batches_reads_one_by_one(
 
 def test_an_error_of_either_half_is_raised(pins: Pins, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "_BATCH", 256)
-    real = syscall.Map.batches
+    real = maps.Map.batches
 
     def fails(
-        table: syscall.Map, size: int, bucket: int = 0
+        table: maps.Map, size: int, bucket: int = 0
     ) -> Iterator[tuple[int, memoryview, memoryview]]:
         for number, batch in enumerate(real(table, size, bucket)):
             if number == 2 and not bucket:
                 raise syscall.KernelError("it is gone", 5)
             yield batch
 
-    monkeypatch.setattr(syscall.Map, "batches", fails)
+    monkeypatch.setattr(maps.Map, "batches", fails)
     pins.make("cilium_any", 8, 12, numbered(3000), HASH, 4096)
     with pytest.raises(syscall.KernelError, match="it is gone"):
         read(pins, "cilium_any")

@@ -74,6 +74,6 @@ def test_what_cannot_be_read_is_an_error(pins: Pins, monkeypatch: pytest.MonkeyP
     def refused(_: object) -> int:
         raise KernelError("refused", 1)
 
-    monkeypatch.setattr(tail_calls.pins.syscall.Map, "pinned", refused)
+    monkeypatch.setattr(tail_calls.pins.Map, "pinned", refused)
     with pytest.raises(KernelError):
         states()
