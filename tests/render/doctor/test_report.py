@@ -26,7 +26,8 @@ from kubectl_ebpfnet.model.doctor import (
 from kubectl_ebpfnet.model.evidence import bundle_of
 from kubectl_ebpfnet.model.kernel import KernelFacts
 from kubectl_ebpfnet.model.tiers import held
-from kubectl_ebpfnet.render.doctor.report import MOST_NODES, render
+from kubectl_ebpfnet.render.doctor.report import render
+from kubectl_ebpfnet.render.doctor.tables import MOST_NODES
 from kubectl_ebpfnet.render.lists.listing import FORMATS
 from kubectl_ebpfnet.render.text.view import View
 
