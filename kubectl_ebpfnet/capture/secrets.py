@@ -58,7 +58,8 @@ _SECRET_VALUE = re.compile(r"://[^/\s@]*:[^/\s@]*@|-----BEGIN")
 _KEPT_WHOLE = re.compile(
     r"Service|ServiceCIDR|Lease|EndpointSlice|Endpoints|Namespace|NetworkPolicy|"
     r"Cilium(Node|Endpoint|EndpointSlice|Identity|NetworkPolicy|ClusterwideNetworkPolicy|"
-    r"EgressGatewayPolicy|LocalRedirectPolicy|CIDRGroup)"
+    r"EgressGatewayPolicy|LocalRedirectPolicy|CIDRGroup|"
+    r"BGPAdvertisement)"
 )
 
 

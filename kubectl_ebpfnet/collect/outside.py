@@ -27,6 +27,7 @@ from kubectl_ebpfnet.explain.path.announced import lease_of
 from kubectl_ebpfnet.explain.path.entrance import service_outside, ways_in
 from kubectl_ebpfnet.explain.path.sender import check_outside
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
+from kubectl_ebpfnet.explain.views.settings import setting
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import Record, bundle_of
 from kubectl_ebpfnet.model.kube import Node, Pod, Service
@@ -92,7 +93,8 @@ def first_reads(
     if service is not None and not request.via:
         namespace = next((agent.namespace for agent in agents.values()), NAMESPACES[0])
         lease = f"{LEASES.format(namespace)}/{lease_of(service)}"
-        gatherer.read([partial(api.get, lease)])
+        bgp = setting(cluster, "enable-bgp-control-plane") == "true"
+        gatherer.read([partial(api.get, lease), *([api.bgp_advertisements] if bgp else [])])
         records += gatherer.records()
         cluster = ClusterView(bundle_of(records))
     return FirstReads(far_end, listed, known, records, cluster)

@@ -120,6 +120,7 @@ def _lists(recording: RecordingApi) -> list[Callable[[], object]]:
         api.endpoint_slices,
         partial(api.list, NETWORK_POLICIES.format("")),
         api.cidr_groups,
+        api.bgp_advertisements,
         partial(api.list, _SERVICE_CIDRS),
         partial(api.list, _LEASES),
         *(partial(api.cilium, resource) for resource in _CILIUM_LISTS),

@@ -88,6 +88,7 @@ _WITHOUT_NAMESPACE = frozenset({
     "nodes", "namespaces", "ciliumnodes.cilium.io", "ciliumidentities.cilium.io",
     "ciliumclusterwidenetworkpolicies.cilium.io", "ciliumcidrgroups.cilium.io",
     "ciliumegressgatewaypolicies.cilium.io", "servicecidrs.networking.k8s.io",
+    "ciliumbgpadvertisements.cilium.io",
 })  # fmt: skip
 _READ = ("get", "list")
 _DEEP = ("path", "capture")
@@ -139,6 +140,12 @@ _NEEDED: tuple[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], str], ..
         ("leases.coordination.k8s.io",),
         _DEEP,
         "by which node a client outside enters, where Cilium announces an address (L2)",
+    ),
+    (
+        ("list",),
+        ("ciliumbgpadvertisements.cilium.io",),
+        _DEEP,
+        "whether Cilium advertises a Service's address by BGP",
     ),
     (("create", "get"), ("pods/exec",), COMMANDS, "nothing is seen inside of pods and nodes"),
 )  # fmt: skip

@@ -14,6 +14,7 @@ from kubectl_ebpfnet.model.evidence import NOWHERE, Span
 from kubectl_ebpfnet.model.net import Address, Network
 
 if TYPE_CHECKING:
+    from kubectl_ebpfnet.model.advertisement import Advertisement
     from kubectl_ebpfnet.model.cilium import CiliumNode, Endpoint, Identity
     from kubectl_ebpfnet.model.egress_policy import EgressPolicy
     from kubectl_ebpfnet.model.policy import CidrGroup, Policy
@@ -359,6 +360,7 @@ class KubeObjects:
         egress_policies: of the egress gateway.
         config_maps: (namespace, name, data).
         service_cidrs: ranges of ClusterIPs (networking.k8s.io, ServiceCIDR).
+        advertisements: of Services, by BGP.
         leases: by one of a Service's, a node announces its addresses (L2).
     """
 
@@ -375,6 +377,7 @@ class KubeObjects:
     cidr_groups: tuple[CidrGroup, ...] = ()
     egress_policies: tuple[EgressPolicy, ...] = ()
     leases: tuple[Lease, ...] = ()
+    advertisements: tuple[Advertisement, ...] = ()
 
     def merged(self, other: KubeObjects) -> KubeObjects:
         """Return the objects of both, each once."""

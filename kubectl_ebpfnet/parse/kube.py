@@ -92,6 +92,13 @@ def _cidr_groups(located: list[tuple[Span, Any]]) -> KubeObjects:
     return KubeObjects(cidr_groups=tuple(policies.cidr_group(value) for _, value in located))
 
 
+def _advertisements(located: list[tuple[Span, Any]]) -> KubeObjects:
+    from kubectl_ebpfnet.parse import advertisements
+
+    found = (advertisements.of_services(value, span) for span, value in located)
+    return KubeObjects(advertisements=tuple(chain.from_iterable(found)))
+
+
 def _endpoints(located: list[tuple[Span, Any]]) -> KubeObjects:
     found = (slice_endpoints(value, span) for span, value in located)
     return KubeObjects(endpoints=tuple(chain.from_iterable(found)))
@@ -201,6 +208,7 @@ _READERS: dict[str, Callable[[list[tuple[Span, Any]]], KubeObjects]] = {
     ),
     "CiliumIdentity": _identities,
     "CiliumCIDRGroup": _cidr_groups,
+    "CiliumBGPAdvertisement": _advertisements,
     "ConfigMap": lambda located: KubeObjects(
         config_maps=tuple(_config_map(value) for _, value in located)
     ),

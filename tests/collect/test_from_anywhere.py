@@ -92,6 +92,23 @@ def test_the_node_that_announces_an_address_is_asked(cluster: Opened) -> None:
     assert path.verdict == "dropped"  # announced by a node without an endpoint: Local
 
 
+def test_advertisements_are_read_where_cilium_speaks_bgp(cluster: Opened) -> None:
+    session, replay = cluster("vxlan-kpr")
+    asked, bundle = looked(session, from_outside(**to("service", "web-lb", 80)), timeout=50)
+    wanted = "get ciliumbgpadvertisements"
+    assert wanted not in [r.command for r in bundle.records]
+    replay.named("ConfigMap", "cilium-config")["data"]["enable-bgp-control-plane"] = "true"
+    edge = {"metadata": {"name": "edge"}, "kind": "CiliumBGPAdvertisement",
+            "apiVersion": "cilium.io/v2", "spec": {"advertisements": [
+                {"advertisementType": "Service", "selector": {},
+                 "service": {"addresses": ["LoadBalancerIP"]}}]}}  # fmt: skip
+    replay.objects.append(edge)
+    asked, bundle = looked(session, from_outside(**to("service", "web-lb", 80)), timeout=50)
+    assert [r.ok for r in bundle.records if r.command == wanted] == [True]
+    path = explain(asked, bundle)
+    assert [one for one in path.presumed if "CiliumBGPAdvertisement edge selects it" in one]
+
+
 def test_only_rows_of_the_packets_addresses_come_home(cluster: Opened) -> None:
     session, replay = cluster("vxlan-kpr")
     asked, bundle = looked(session, from_outside(**to("service", "web-lb", 80)), timeout=50)

@@ -31,7 +31,8 @@ _COMMON = """
 _OF_API = """
     Pod Node Service EndpointSlice Namespace ConfigMap ServiceCIDR List CiliumEndpoint CiliumNode
     CiliumIdentity CiliumNetworkPolicy CiliumClusterwideNetworkPolicy CiliumCIDRGroup NetworkPolicy
-    CiliumLocalRedirectPolicy CiliumEgressGatewayPolicy Ingress Egress Valid True False Unknown
+    CiliumLocalRedirectPolicy CiliumEgressGatewayPolicy CiliumBGPAdvertisement PodCIDR
+    CiliumPodIPPool Interface LoadBalancerIP Ingress Egress Valid True False Unknown
     Ready
     In NotIn Exists DoesNotExist TCP UDP SCTP ICMP ICMPv6 ANY IPv4 IPv6 EchoRequest EchoReply
     InternalIP ExternalIP Hostname ClusterIP NodePort LoadBalancer ExternalName Cluster Local

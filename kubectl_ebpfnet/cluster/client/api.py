@@ -279,9 +279,16 @@ class Api:
     def cidr_groups(self) -> Objects | None:
         """Return CiliumCIDRGroups, of v2 since Cilium 1.18, of v2alpha1 before; None without
         either."""
+        return self._of_either("ciliumcidrgroups")
+
+    def bgp_advertisements(self) -> Objects | None:
+        """Return CiliumBGPAdvertisements, as `cidr_groups`."""
+        return self._of_either("ciliumbgpadvertisements")
+
+    def _of_either(self, resource: str) -> Objects | None:
         for version in (CILIUM, f"{CILIUM}alpha1"):
             try:
-                return self.list(_path_of(version, "", "ciliumcidrgroups"))
+                return self.list(_path_of(version, "", resource))
             except NotFound:
                 continue
         return None

@@ -21,7 +21,7 @@ from kubectl_ebpfnet.model.evidence import API, InMemory, Record, now
 
 _WITHOUT_NAMESPACE = (
     "nodes", "namespaces", "ciliumnodes", "ciliumidentities", "ciliumcidrgroups", "servicecidrs",
-    "ciliumegressgatewaypolicies",
+    "ciliumegressgatewaypolicies", "ciliumbgpadvertisements",
 )  # fmt: skip
 
 

@@ -14,10 +14,11 @@ from __future__ import annotations
 from datetime import timedelta
 
 from kubectl_ebpfnet.errors import ParseError
-from kubectl_ebpfnet.explain.path import commands
+from kubectl_ebpfnet.explain.path import by_bgp, commands
 from kubectl_ebpfnet.explain.views import lists
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.settings import config_data, setting
+from kubectl_ebpfnet.model.advertisement import OF_LOAD_BALANCER
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import API, Record
 from kubectl_ebpfnet.model.few import few
@@ -28,7 +29,7 @@ from kubectl_ebpfnet.model.untrusted import moment
 _SATISFIED = "cilium.io/IPAMRequestSatisfied"
 _L2, _BGP = "enable-l2-announcements", "enable-bgp-control-plane"
 _CLASSES = {
-    "io.cilium/l2-announcer": _L2, "io.cilium/bgp-control-plane": _BGP,
+    "io.cilium/l2-announcer": _L2, by_bgp.CLASS: _BGP,
     "io.cilium/node": "enable-node-ipam",
 }  # fmt: skip
 """Classes of Cilium's, each with the setting that serves it (operator/pkg/lbipam, cell.go;
@@ -103,10 +104,12 @@ def unread(cluster: ClusterView, service: Service) -> str:
     if announced(cluster, service).node:
         return ""
     if setting(cluster, _BGP) == "true":
-        return (
-            "by BGP: which CiliumBGPAdvertisements select it, and the sessions (`cilium-dbg bgp "
-            "peers`)"
-        )
+        names = [each.name for each in by_bgp.selecting(cluster, service) or ()]
+        if not names:
+            sessions = "and the sessions (`cilium-dbg bgp peers`)"
+            return f"by BGP: which CiliumBGPAdvertisements select it, {sessions}"
+        by = few(dict.fromkeys(names), 2)
+        return f"by BGP: CiliumBGPAdvertisement {by} selects it, for `cilium-dbg bgp peers`"
     return "by its load-balancer, a route, or what announces it there"
 
 
@@ -189,8 +192,12 @@ def _without_lease(cluster: ClusterView, service: Service, name: str, addresses:
     ipam = _ipam(service)
     if ipam is None or ipam.status != "True" or not service.ingress_addresses:
         return Announced()
-    only_by_l2 = setting(cluster, _L2) == "true"
-    if not only_by_l2 or setting(cluster, _BGP) == "true":
+    by_l2 = setting(cluster, _L2) == "true"
+    if setting(cluster, _BGP) == "true":
+        if by_bgp.selecting(cluster, service) != [] or (by_l2 and not _is_no_lease(cluster, name)):
+            return Announced()
+        return _not_advertised(service, addresses, f" and no lease {name} is there" * by_l2)
+    if not by_l2:
         return Announced()
     if not _is_no_lease(cluster, name):
         return Announced()
@@ -199,6 +206,25 @@ def _without_lease(cluster: ClusterView, service: Service, name: str, addresses:
         f"no node is known to announce {addresses}: Cilium's LB-IPAM gave it, only L2 "
         f"announcements are switched on, and there is no lease {name}",
         _see_policies(service),
+    )
+
+
+def _not_advertised(service: Service, addresses: str, also: str) -> Announced:
+    title = f"svc {service.namespace}/{service.name}"
+    why = f"no CiliumBGPAdvertisement selects {title} for {OF_LOAD_BALANCER}"
+    if service.load_balancer_class not in ("", by_bgp.CLASS):
+        why = (
+            f"Cilium advertises none of its loadBalancerClass "
+            f"{service.load_balancer_class[:_LONGEST]}"
+        )
+    return Announced(
+        "",
+        f"no node is known to announce {addresses}: Cilium's LB-IPAM gave it, {why}{also}",
+        Fix(
+            f"Give {title} labels that an advertisement of type Service selects, with "
+            f"{OF_LOAD_BALANCER} among its addresses.",
+            "kubectl get ciliumbgpadvertisements -o yaml",
+        ),
     )
 
 

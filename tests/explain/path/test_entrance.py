@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from kubectl_ebpfnet.errors import NotFound, UsageError
+from kubectl_ebpfnet.explain.path.announced import unread
 from kubectl_ebpfnet.explain.path.destinations import far_address
 from kubectl_ebpfnet.explain.path.entrance import MOST, WaysIn, ways_in
 from kubectl_ebpfnet.explain.path.sender import check_outside, sender_of
@@ -280,6 +281,65 @@ def test_an_address_that_only_l2_could_announce_and_no_lease(
     assert found.nodes == ("n1", "n2", "n3")
     assert ("there is no lease cilium-l2announce-default-web-lb" in found.doubt) is doubted
     assert (found.fix is not None) is doubted
+
+
+BGP = {"enable_bgp_control_plane": "true"}
+
+
+def advertised(selector: dict[str, Any] | None, *addresses: str, of: str = "Service") -> Record:
+    """A CiliumBGPAdvertisement of Services, or of pods' prefixes."""
+    one = {"advertisementType": of, "service": {"addresses": list(addresses)}}
+    return api("ciliumbgpadvertisements", {
+        "kind": "CiliumBGPAdvertisement", "metadata": {"name": "edge"},
+        "spec": {"advertisements": [one if selector is None else {**one, "selector": selector}]},
+    })  # fmt: skip
+
+
+LABELLED = ipam("True", labels={"bgp": "yes"})
+WITH_LABEL = {"matchLabels": {"bgp": "yes"}}
+BY_NAME = {"matchExpressions": [
+    {"key": "io.kubernetes.service.name", "operator": "In", "values": ["web-lb"]}]}  # fmt: skip
+ODD = {"matchExpressions": [{"key": "bgp", "operator": "Like", "values": ["y*"]}]}
+
+
+@pytest.mark.parametrize(
+    ("web", "settings", "more", "doubted"),
+    [
+        (LABELLED, BGP, advertised(WITH_LABEL, "LoadBalancerIP"), False),
+        (LABELLED, BGP, advertised(BY_NAME, "ExternalIP", "LoadBalancerIP"), False),
+        (LABELLED, BGP, advertised({}, "LoadBalancerIP"), False),
+        (LABELLED, BGP, advertised(ODD, "LoadBalancerIP"), False),
+        (LABELLED, BGP, advertised(WITH_LABEL, "ExternalIP"), True),
+        (LABELLED, BGP, advertised(None, "LoadBalancerIP"), True),
+        (ipam("True"), BGP, advertised(WITH_LABEL, "LoadBalancerIP"), True),
+        (ipam("True"), BGP, advertised(None, of="PodCIDR"), False),  # by older objects, perhaps
+        (ipam("True"), BGP, NO_LEASE, False),  # they were not listed
+        (service("Cluster"), BGP, advertised(WITH_LABEL, "LoadBalancerIP"), False),  # not Cilium's
+        (ipam("True", loadBalancerClass="example.com/x"), BGP, advertised({}, "LoadBalancerIP"),
+         True),
+        (ipam("True"), L2 | BGP, advertised(WITH_LABEL, "LoadBalancerIP"), False),  # lease unread
+        (ipam("True"), {}, advertised(WITH_LABEL, "LoadBalancerIP"), False),
+    ],
+)  # fmt: skip
+def test_an_address_that_only_bgp_could_announce_and_no_advertisement(
+    web: dict[str, Any], settings: dict[str, str], more: Record, doubted: bool
+) -> None:
+    found = entered(cluster(web, endpoint("n1"), settings=config(**settings), more=(more,)))
+    assert found.nodes == ("n1", "n2", "n3")
+    assert bool(found.doubt) is doubted
+    if doubted:
+        assert found.doubt.startswith(f"no node is known to announce {VIP}: Cilium's LB-IPAM gave")
+        assert found.fix is not None
+        assert found.fix.command == "kubectl get ciliumbgpadvertisements -o yaml"
+
+
+def test_the_advertisement_that_selects_an_address_is_named() -> None:
+    more = (advertised(WITH_LABEL, "LoadBalancerIP"),)
+    view = ClusterView(cluster(LABELLED, endpoint("n1"), settings=config(**BGP), more=more))
+    (web,) = view.kube.services
+    assert unread(view, web) == (
+        "by BGP: CiliumBGPAdvertisement edge selects it, for `cilium-dbg bgp peers`"
+    )
 
 
 def test_a_load_balancer_without_an_address_is_pending() -> None:
