@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from kubectl_ebpfnet.cli import arguments
-from kubectl_ebpfnet.cli.flags import NODES
 from kubectl_ebpfnet.cli.kubectl_flags import takes_value
+from kubectl_ebpfnet.cli.with_flags import NODES
 from kubectl_ebpfnet.errors import UsageError
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.netkat import request as netkat

@@ -10,6 +10,7 @@ from kubectl_ebpfnet.cli import arguments, capture_file, flags
 from kubectl_ebpfnet.cli.help import CommandText
 from kubectl_ebpfnet.cli.positional import typed_names
 from kubectl_ebpfnet.cli.sources import connect
+from kubectl_ebpfnet.cli.with_flags import with_node_flags
 
 TEXT = CommandText(
     usage="[pod/NAME …] [node/NAME …] [-o FILE] [flags]",
@@ -35,7 +36,7 @@ File = Option(
 )  # fmt: skip
 
 
-@flags.with_node_flags
+@with_node_flags
 def run(
     global_flags: flags.GlobalFlags,
     words: Annotated[list[str] | None, Place] = None,

@@ -7,10 +7,11 @@ from typing import Annotated
 from typer import Argument, Option
 
 from kubectl_ebpfnet.cli import dry_run as dry_runs
-from kubectl_ebpfnet.cli.flags import GlobalFlags, with_kubectl_flags
+from kubectl_ebpfnet.cli.flags import GlobalFlags
 from kubectl_ebpfnet.cli.help import CommandText
 from kubectl_ebpfnet.cli.removal import left_alone, nothing_left, removed
 from kubectl_ebpfnet.cli.terminal import emit
+from kubectl_ebpfnet.cli.with_flags import with_kubectl_flags
 from kubectl_ebpfnet.errors import UsageError
 from kubectl_ebpfnet.model.dry_run import DryRun
 

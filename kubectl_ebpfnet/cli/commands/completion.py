@@ -8,9 +8,10 @@ from typer import Argument, Option
 
 from kubectl_ebpfnet.cli.completion.install import NAME, install_program
 from kubectl_ebpfnet.cli.completion.scripts import SCRIPTS
-from kubectl_ebpfnet.cli.flags import GlobalFlags, with_kubectl_flags
+from kubectl_ebpfnet.cli.flags import GlobalFlags
 from kubectl_ebpfnet.cli.help import CommandText
 from kubectl_ebpfnet.cli.terminal import emit
+from kubectl_ebpfnet.cli.with_flags import with_kubectl_flags
 from kubectl_ebpfnet.errors import UsageError
 
 TEXT = CommandText(

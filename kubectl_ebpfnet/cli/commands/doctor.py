@@ -6,6 +6,7 @@ from kubectl_ebpfnet.cli import arguments, flags
 from kubectl_ebpfnet.cli.help import CommandText
 from kubectl_ebpfnet.cli.sources import connect, open_capture
 from kubectl_ebpfnet.cli.terminal import Progress, emit, view_of, width
+from kubectl_ebpfnet.cli.with_flags import with_node_flags
 from kubectl_ebpfnet.model.evidence import Bundle
 
 BLIND = 3
@@ -34,7 +35,7 @@ node that is Ready, 1 error, 2 usage.""",
 )
 
 
-@flags.with_node_flags
+@with_node_flags
 def run(
     global_flags: flags.GlobalFlags,
     output: flags.ListOutput = "table",

@@ -12,6 +12,7 @@ from kubectl_ebpfnet.cli.help import CommandText
 from kubectl_ebpfnet.cli.sources import open_reader
 from kubectl_ebpfnet.cli.terminal import emit, view_of, width
 from kubectl_ebpfnet.cli.watching import emit_repeatedly
+from kubectl_ebpfnet.cli.with_flags import with_node_flags
 
 TEXT = CommandText(
     usage="TARGET|-l SELECTOR|-A [--to PEER[:PORT]] [flags]",
@@ -34,7 +35,7 @@ is. Exit code 4: the tables that would have the connections could not be read.""
 )
 
 
-@flags.with_node_flags
+@with_node_flags
 def run(
     global_flags: flags.GlobalFlags,
     target: lists.Target = "",
@@ -53,7 +54,6 @@ def run(
     colored: flags.Color = "auto",
     timeout: flags.Timeout = "30s",
 ) -> int:
-    """List tracked connections."""
     view = view_of(width(), colored, global_flags.verbosity)
     printed = lists.list_flags(output, sort_by, no_headers, view)
     wanted = lists.requested(target, everywhere, selector, "flows")

@@ -13,6 +13,7 @@ from kubectl_ebpfnet.cli import arguments, flags, netkat_arguments, netkat_stdio
 from kubectl_ebpfnet.cli.help import CommandText
 from kubectl_ebpfnet.cli.object_words import is_type
 from kubectl_ebpfnet.cli.terminal import emit
+from kubectl_ebpfnet.cli.with_flags import with_pod_flags
 from kubectl_ebpfnet.errors import UsageError
 from kubectl_ebpfnet.model.dry_run import DryRun
 
@@ -38,7 +39,7 @@ netkat's: 0, or 1 when the connection failed; 2 usage.""",
 )
 
 
-@flags.with_pod_flags
+@with_pod_flags
 def run(
     global_flags: flags.GlobalFlags,
     target: Annotated[str, Argument(metavar="NODE", help="node/NAME")],
@@ -49,7 +50,6 @@ def run(
         str, Option("--timeout", metavar="TIME", help="How long to wait for the node pod")
     ] = "60s",
 ) -> int:
-    """Netcat from a node."""
     requested = arguments.target(target if "/" in target else f"node/{target}")
     if requested.kind != "node" or is_type(target):
         raise UsageError(f"{target!r}: netkat runs on a node", hint="e.g. node/n1")

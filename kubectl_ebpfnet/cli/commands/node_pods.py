@@ -6,10 +6,11 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from kubectl_ebpfnet.cli.flags import GlobalFlags, with_kubectl_flags
+from kubectl_ebpfnet.cli.flags import GlobalFlags
 from kubectl_ebpfnet.cli.help import CommandText
 from kubectl_ebpfnet.cli.node_pod_list import printed_manifest, show
 from kubectl_ebpfnet.cli.terminal import Progress, emit
+from kubectl_ebpfnet.cli.with_flags import with_kubectl_flags
 from kubectl_ebpfnet.errors import UsageError
 from kubectl_ebpfnet.model.node_pods import INSTALLED_NAMESPACE
 

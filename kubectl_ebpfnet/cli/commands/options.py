@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from kubectl_ebpfnet.cli.flags import GlobalFlags, with_kubectl_flags
+from kubectl_ebpfnet.cli.flags import GlobalFlags
 from kubectl_ebpfnet.cli.help import PROGRAM, CommandText
 from kubectl_ebpfnet.cli.kubectl_flags import CONNECTION, NO_EFFECT, VERBOSITY
 from kubectl_ebpfnet.cli.terminal import emit
+from kubectl_ebpfnet.cli.with_flags import with_kubectl_flags
 
 TEXT = CommandText(
     usage="",

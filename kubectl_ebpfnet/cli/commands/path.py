@@ -8,6 +8,7 @@ from typer import Option
 
 from kubectl_ebpfnet.cli import flags, path_arguments
 from kubectl_ebpfnet.cli.help import CommandText
+from kubectl_ebpfnet.cli.with_flags import with_node_flags
 from kubectl_ebpfnet.render.path.formats import NAMES
 
 TEXT = CommandText(
@@ -44,7 +45,7 @@ Exit codes: 0 delivered, reachable or leaves, 1 error, 2 usage, 3 dropped,
 )
 
 
-@flags.with_node_flags
+@with_node_flags
 def run(
     global_flags: flags.GlobalFlags,
     source: flags.Source = "",

@@ -10,6 +10,7 @@ from kubectl_ebpfnet.cli import flags, probe_arguments
 from kubectl_ebpfnet.cli.help import CommandText
 from kubectl_ebpfnet.cli.terminal import emit, view_of, width
 from kubectl_ebpfnet.cli.watching import emit_repeatedly
+from kubectl_ebpfnet.cli.with_flags import with_probe_flags
 from kubectl_ebpfnet.errors import UsageError
 from kubectl_ebpfnet.model.dry_run import DryRun
 
@@ -35,7 +36,7 @@ known of any node; with --exit-code, 3 for a mismatch and 4 for unknown.""",
 )
 
 
-@flags.with_probe_flags
+@with_probe_flags
 def run(
     global_flags: flags.GlobalFlags,
     service: Annotated[str, Argument(metavar="SERVICE", help="svc/NAME or NAME")],

@@ -11,6 +11,7 @@ from kubectl_ebpfnet.cli import list_arguments as lists
 from kubectl_ebpfnet.cli.help import CommandText
 from kubectl_ebpfnet.cli.sources import open_reader
 from kubectl_ebpfnet.cli.terminal import emit, view_of, width
+from kubectl_ebpfnet.cli.with_flags import with_node_flags
 
 TEXT = CommandText(
     usage="TARGET|-l SELECTOR|-A [flags]",
@@ -31,7 +32,7 @@ Exit code 4: no program was found, and what would name them could not be read.""
 )
 
 
-@flags.with_node_flags
+@with_node_flags
 def run(
     global_flags: flags.GlobalFlags,
     target: lists.Target = "",

@@ -11,6 +11,7 @@ from kubectl_ebpfnet.cli import flags
 from kubectl_ebpfnet.cli.help import CommandText
 from kubectl_ebpfnet.cli.sources import open_capture
 from kubectl_ebpfnet.cli.terminal import emit, width
+from kubectl_ebpfnet.cli.with_flags import with_kubectl_flags
 from kubectl_ebpfnet.errors import EbpfnetError, UsageError
 from kubectl_ebpfnet.render.output.formats import DOCUMENTS, document_text, output_format
 
@@ -31,7 +32,7 @@ writes them to a file.""",
 )
 
 
-@flags.with_kubectl_flags
+@with_kubectl_flags
 def run(
     _flags: flags.GlobalFlags,
     number: Annotated[str, Argument(metavar="NUMBER", help="The record's number, from 1")],

@@ -9,9 +9,10 @@ from typing import Annotated
 from typer import Option
 
 from kubectl_ebpfnet import __version__
-from kubectl_ebpfnet.cli.flags import GlobalFlags, with_kubectl_flags
+from kubectl_ebpfnet.cli.flags import GlobalFlags
 from kubectl_ebpfnet.cli.help import CommandText
 from kubectl_ebpfnet.cli.terminal import emit
+from kubectl_ebpfnet.cli.with_flags import with_kubectl_flags
 from kubectl_ebpfnet.errors import UsageError
 
 TEXT = CommandText(

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_ebpfnet.cli import flags, kubectl_flags, netkat_arguments
+from kubectl_ebpfnet.cli import kubectl_flags, netkat_arguments, with_flags
 from kubectl_ebpfnet.cli.app import normalize
 from kubectl_ebpfnet.cluster.nodepods import sides
 from kubectl_ebpfnet.errors import UsageError
@@ -185,7 +185,7 @@ def test_a_word_that_no_api_server_takes_is_refused(cluster):
 
 
 def test_flags_of_ours_are_none_of_netkats():
-    for flag in (*kubectl_flags.CONNECTION, *flags.NODES):
+    for flag in (*kubectl_flags.CONNECTION, *with_flags.NODES):
         for spelling in flag.spellings:
             with pytest.raises(UsageError, match="no such option"):
                 netkat.parse([spelling, "h", "1"])
