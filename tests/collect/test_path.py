@@ -393,13 +393,14 @@ def test_no_node_pod_is_deployed_when_agents_are_not_known_in_time(cluster: Open
     replay.answer = answer  # type: ignore[method-assign]
     said: list[str] = []
     try:
+        # What is read without a selector has to be there by then, on a busy machine too.
         _, bundle = looked(
-            session, request(), timeout=1, warn=said.append, access=NodeAccess(Mode.AUTO)
+            session, request(), timeout=3, warn=said.append, access=NodeAccess(Mode.AUTO)
         )
     finally:
         gone.set()
     assert {r.error for r in failures(bundle) if r.place.kind is PlaceKind.NODE} == {
-        "no node pod within the 1 s that --timeout allows"
+        "no node pod within the 3 s that --timeout allows"
     }
     assert methods == {"GET"}
     assert said == []

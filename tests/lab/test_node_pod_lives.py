@@ -346,7 +346,7 @@ def node_made(lab: Lab, do: Sequence[str], undo: Sequence[str]) -> Iterator[None
     [
         (
             "node2",
-            ["taint", "node", "node2", "ebpfnet-test=x:NoSchedule"],
+            ["taint", "--overwrite", "node", "node2", "ebpfnet-test=x:NoSchedule"],
             ["taint", "node", "node2", "ebpfnet-test-"],
         ),
         ("node3", ["cordon", "node3"], ["uncordon", "node3"]),
@@ -365,10 +365,16 @@ def test_a_node_that_takes_no_pods_takes_ours(
 def test_a_full_node_takes_ours_and_nobody_gives_way(our_lab: Lab) -> None:
     name = f"filler-{secrets.token_hex(2)}"
     node = our_lab.get("node", "node1")
+    # What a test left that was killed would fill the node for all later ones.
+    mark = "ebpfnet-test=filler"
+    done = our_lab.kubectl("delete", "pods", "-l", mark, "--grace-period=0", "--force")
+    assert done.returncode == 0, done.stderr
     fillers = []
     for each, nodes_cpu in ((name, node["status"]["allocatable"]["cpu"]), (f"{name}-more", "1m")):
         pod = manifests.pod(each, "node1", ["/bare"], image=images.BARE)
         pod["spec"].pop("nodeName")
+        pod["metadata"]["labels"] = dict([mark.split("=")])
+        pod["spec"]["activeDeadlineSeconds"] = 180
         pod["spec"]["nodeSelector"] = {"kubernetes.io/hostname": "node1"}
         pod["spec"]["containers"][0]["resources"] = {"requests": {"cpu": nodes_cpu}}
         fillers.append(pod)

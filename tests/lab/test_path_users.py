@@ -80,12 +80,24 @@ def shape(answer: Answer) -> list[tuple[str, ...]]:
     return [tuple(str(hop[part]) for part in parts) for hop in answer.hops]
 
 
+def stable_pair(lab: Lab, words: tuple[str, ...], theirs: Path) -> tuple[Answer, Answer]:
+    """The answers of the admin and of another user. Entries of flows run out in between: where two
+    of the admin's differ, the user's between them tells nothing, and all are asked again."""
+    before = path(lab, *words)
+    for _ in range(3):
+        answer, after = path(lab, *words, kubeconfig=theirs), path(lab, *words)
+        if (shape(before), before.titles) == (shape(after), after.titles):
+            return after, answer
+        before = after
+    raise AssertionError(f"the admin's answers differ: {shape(before)}")
+
+
 def test_what_the_tier_allows_is_enough(our_lab: Lab, sre: Path) -> None:
     # A flow that is answered: without, an agent with an old bpftool leaves node2's tcx undecided.
     web = our_lab.get("service", "web")["spec"]["clusterIP"]
     our_lab.run("client2", *FETCH, f"http://{web}/")
     for words in (("pod/client", WORLD), ("deploy/web", "pod/bare:8080"), ("client2", "svc/web")):
-        admins, theirs = path(our_lab, *words), path(our_lab, *words, kubeconfig=sre)
+        admins, theirs = stable_pair(our_lab, words, sre)
         assert (theirs.code, theirs.verdict) == (admins.code, admins.verdict)
         assert admins.code == 0, admins.document["reason"]
         assert shape(theirs) == shape(admins)

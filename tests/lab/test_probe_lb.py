@@ -136,7 +136,9 @@ def test_udp_local_answers_only_through_the_node_with_the_pod(our_lab: Lab) -> N
     for node in NODES:
         row = found[node.name]
         answers = outside_udp(node, UDP_LOCAL_ADDRESS).code == 0
-        assert row["outcome"] == ("connected" if answers else "timeout")
+        # The node asks by ARP for the address, 3 s long, and then sends an ICMP error: within
+        # --wait where somebody's packet had it ask before (docs/lab.md).
+        assert row["outcome"] in ({"connected"} if answers else {"timeout", "icmp"})
         assert answers == (node is NODE1)
         assert row["target"]["protocol"] == "UDP"
         assert row["health"]["status"] == (200 if answers else 503)

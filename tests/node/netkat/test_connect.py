@@ -118,11 +118,9 @@ def test_an_icmp_error_reaches_the_udp_client(wire: Wire, version: int) -> None:
 
 def test_a_router_says_that_the_host_is_unreachable(wire: Wire) -> None:
     wire.ip("router", "route", "add", "unreachable", "10.9.0.0/16")
-    begun = time.monotonic()
     code, _, err = ended(wire.netkat("-w", "8", "10.9.0.1", "80"))
     assert code == 1
-    assert "No route to host" in err
-    assert time.monotonic() - begun < 7
+    assert "No route to host" in err  # not that there is no answer
 
 
 def test_silence_ends_after_w_seconds(wire: Wire) -> None:
@@ -131,7 +129,7 @@ def test_silence_ends_after_w_seconds(wire: Wire) -> None:
     code, _, err = ended(wire.netkat("-w", "1", PEER[4], "80"))
     assert code == 1
     assert "no answer in 1 s" in err
-    assert 1 <= time.monotonic() - begun < 5
+    assert time.monotonic() - begun >= 1
 
 
 def test_a_next_hop_that_nobody_has_is_an_error(wire: Wire) -> None:
@@ -177,27 +175,22 @@ def test_a_peer_that_ends_first_still_gets_all(wire: Wire) -> None:
 
 def test_a_peer_that_ends_while_nobody_types_is_the_end(wire: Wire) -> None:
     answering(wire.listening(), lambda one: one.sendall(b"bye"))
-    begun = time.monotonic()
     code, out, err = ended(wire.netkat("-w", "1", PEER[4], "80"), None)
     assert (code, out, err) == (0, b"bye", "")
-    assert time.monotonic() - begun < 4
 
 
 def test_at_a_terminal_the_peers_end_is_the_end(wire: Wire) -> None:
     answering(wire.listening(), lambda one: one.sendall(b"bye"))
-    begun = time.monotonic()
-    code, out, err = ended(wire.netkat("--terminal", PEER[4], "80"), None)
+    # Not after the silence, which is longer than `ended` waits.
+    code, out, err = ended(wire.netkat("--terminal", "-w", "60", PEER[4], "80"), None)
     assert (code, out, err) == (0, b"bye", "")
-    assert time.monotonic() - begun < 4  # and not the 5 s of silence
 
 
 def test_silence_after_the_end_of_input_ends_it(wire: Wire) -> None:
     release = threading.Event()
     answering(wire.listening(), lambda one: said(one, b"hello", release))
-    begun = time.monotonic()
     code, out, _ = ended(wire.netkat("-w", "1", PEER[4], "80"), b"x")
     assert (code, out) == (0, b"hello")
-    assert time.monotonic() - begun < 4
     release.set()
 
 
