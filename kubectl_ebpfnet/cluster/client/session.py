@@ -47,7 +47,8 @@ CONNECT_SECONDS = 10.0
 READ_SECONDS = 60.0
 """Longest silence of a request without --request-timeout."""
 _LOGS_REQUESTS = 6
-_TRIES = 4
+TRIES = 4
+"""How often a busy server is asked, a stale connection aside."""
 _LONGEST_WAIT_SECONDS = 5.0
 
 Query = Iterable[tuple[str, str]] | Mapping[str, str]
@@ -169,7 +170,7 @@ class Session:
         url = self.server + path + (f"?{parameters}" if parameters else "")
         deadline = None if self._timeout is None else time.monotonic() + self._timeout
         renewed = stale = False
-        for tries in range(1, _TRIES + 1):
+        for tries in range(1, TRIES + 1):
             try:
                 response = self._send(method, url, body, accept, deadline)
             except ApiUnreachable as e:
@@ -180,14 +181,26 @@ class Session:
             if response.status == 401 and not renewed and self.renew():
                 renewed = True
                 continue
-            if response.retry_after is None or tries == _TRIES:
+            if response.retry_after is None or tries == TRIES:
                 break
-            pause = min(response.retry_after, _LONGEST_WAIT_SECONDS)
-            if deadline is not None and time.monotonic() + pause >= deadline:
-                break
-            if self._closed.wait(pause):
+            if not self.pause(response.retry_after, deadline):
                 break
         return response
+
+    def pause(self, retry_after: float, deadline: float | None) -> bool:
+        """Wait as a `Retry-After` asks, _LONGEST_WAIT_SECONDS at most.
+
+        Args:
+            retry_after: seconds.
+            deadline: time.monotonic() by which an answer is needed, None for no limit.
+
+        Returns:
+            Whether to ask again: False when there is no time for it, or the session was closed.
+        """
+        seconds = min(retry_after, _LONGEST_WAIT_SECONDS)
+        if deadline is not None and time.monotonic() + seconds >= deadline:
+            return False
+        return not self._closed.wait(seconds)
 
     def _send(
         self, method: str, url: str, body: object | None, accept: str, deadline: float | None
@@ -228,9 +241,7 @@ class Session:
             for warning in warnings(response.response.headers.get("Warning", "")):
                 self._options.warn(warning)
         self.clock.learn(response.response.headers.get("Date", ""), asked)
-        retry = None
-        if response.status in (429, 503):
-            retry = _seconds(response.headers.get("Retry-After"))
+        retry = retry_after(response.status, response.headers.get("Retry-After"))
         return Response(response.status, content, retry)
 
     # --- sockets for exec ---------------------------------------------------------------------
@@ -291,7 +302,10 @@ def _went_stale(cause: BaseException | None) -> bool:
     return isinstance(cause, ConnectionError) and not isinstance(cause, ConnectionRefusedError)
 
 
-def _seconds(text: Any) -> float | None:
+def retry_after(status: int, text: Any) -> float | None:
+    """Return the seconds of a busy server's Retry-After header, None without one."""
+    if status not in (429, 503):
+        return None
     try:
         return float(integer(text, "Retry-After"))
     except ParseError:

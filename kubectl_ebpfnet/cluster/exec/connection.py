@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import socket
 import ssl
+import time
 from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from kubectl_ebpfnet.cluster.client.failures import refusal, unreachable
-from kubectl_ebpfnet.cluster.client.session import Session
+from kubectl_ebpfnet.cluster.client.session import TRIES, Session, retry_after
 from kubectl_ebpfnet.cluster.exec.protocol import V4, V5
 from kubectl_ebpfnet.errors import ClusterError, ExecError, ExecTimeout
 
@@ -49,7 +50,8 @@ def connect(
     import websocket
 
     path, query = _exec_request(container, argv, has_stdin)
-    for attempt in range(2):  # the second attempt uses new credentials
+    deadline, renewed = time.monotonic() + seconds, False
+    for tries in range(1, TRIES + 2):  # once more with new credentials
         sock = session.dial(seconds)
         ws = websocket.WebSocket(enable_multithread=False, skip_utf8_validation=True)
         _limit_frames(ws)
@@ -70,7 +72,11 @@ def connect(
             if log:
                 answered = (e.resp_headers or {}).items()
                 log.response("GET", url, began, e.status_code, answered, e.resp_body or b"")
-            if e.status_code == 401 and session.renew() and attempt == 0:
+            if e.status_code == 401 and not renewed and session.renew():
+                renewed = True
+                continue
+            wanted = retry_after(e.status_code, (e.resp_headers or {}).get("retry-after"))
+            if wanted is not None and tries < TRIES and session.pause(wanted, deadline):
                 continue
             body = e.resp_body or b""
             raise refusal(e.status_code, body, "GET", path, session.server) from None

@@ -107,7 +107,7 @@ class Channels:
         if not self.ended:
             raise ExecError(
                 f"the connection ended before the exit code came; {self.so_far}",
-                hint="check whether the pod was deleted or its node lost",
+                hint="check whether the pod was deleted, or its node or the connection lost",
             )
         return exit_code_of(bytes(self.status))
 

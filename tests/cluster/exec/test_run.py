@@ -563,6 +563,34 @@ def test_forbidden_names_the_verb_that_the_server_checked(
         assert '"get" and "create"' in error.hint
 
 
+@pytest.mark.parametrize(("busy", "tries"), [(2, 3), (99, 4)])
+def test_a_busy_server_is_asked_again(
+    fake: FakeApiServer, session: Session, busy: int, tries: int
+) -> None:
+    asked: list[object] = []
+
+    def refuse(seen: object) -> Reply | None:
+        asked.append(seen)
+        return Reply(429, b"busy", {"Retry-After": "0"}) if len(asked) <= busy else None
+
+    fake.exec_refusal = refuse  # type: ignore[assignment]
+    if busy < tries:
+        assert exec_run(session, POD, ["x"]).exit_code == 0
+    else:
+        with pytest.raises(ApiError, match="busy"):
+            exec_run(session, POD, ["x"])
+    assert len(asked) == tries
+
+
+def test_a_busy_server_costs_no_more_than_the_time_to_connect(
+    fake: FakeApiServer, session: Session
+) -> None:
+    fake.exec_refusal = lambda _: Reply(429, b"busy", {"Retry-After": "3"})
+    with pytest.raises(ApiError, match="busy"):
+        exec_run(session, POD, ["x"], limits=Limits(connect=1))
+    assert len(fake.seen) == 1
+
+
 def test_other_refusals(fake: FakeApiServer, session: Session) -> None:
     def refuse(reply: Reply) -> None:
         fake.exec_refusal = lambda _: reply
