@@ -39,6 +39,7 @@ from kubectl_ebpfnet.collect.ask.node_pod import NodePodExec
 from kubectl_ebpfnet.collect.ask.question import Question
 from kubectl_ebpfnet.collect.ask.resolver import LocalResolver, resolve_question
 from kubectl_ebpfnet.collect.ask.unasked import EXEC
+from kubectl_ebpfnet.collect.deadline import Deadline
 from kubectl_ebpfnet.collect.gatherer import Gatherer
 from kubectl_ebpfnet.collect.scope import Scope
 from kubectl_ebpfnet.collect.survey import ask_node
@@ -55,8 +56,9 @@ from kubectl_ebpfnet.model.net import TCP
 from kubectl_ebpfnet.model.probe import AttemptOutcome, How, ProbeReport, ProbeRequest, TargetKind
 from kubectl_ebpfnet.model.protocol.questions import FlowFilter
 
-_ASK_SECONDS = 90.0
-_SPARE_SECONDS = 75.0  # for a node pod to start, its image included
+_START_SECONDS = 90.0  # for node pods to start, their images included, and to answer once
+_ASK_SECONDS = 30.0  # of what runs
+_SEND_SECONDS = 15.0  # beyond what an attempt may wait
 
 
 @dataclass(slots=True)
@@ -69,6 +71,7 @@ class Probe:
         records: all records so far.
         senders: who answers for the nodes that send, by node.
         others: who answers for the other probed nodes, by node.
+        started: until when the node pods may start.
     """
 
     gatherer: Gatherer
@@ -76,6 +79,7 @@ class Probe:
     records: list[Record] = field(default_factory=list)
     senders: Mapping[str, Answerer | Record] = field(default_factory=dict)
     others: Mapping[str, Answerer | Record] = field(default_factory=dict)
+    started: Deadline = field(default_factory=lambda: Deadline(0.0))
 
     def plan(self) -> tuple[ProbeReport, Bundle]:
         """Report the expectation for each node; send and deploy nothing.
@@ -190,7 +194,7 @@ class Probe:
         for attempt in sent:
             question = Question(attempt.probe, node_place(attempt.from_node))
             by_sender.setdefault(attempt.from_node, {})[attempt.probe.node_argv] = question
-        self.gatherer.restart(self.request.wait * 2 + _SPARE_SECONDS, "")
+        self.gatherer.restart(self._seconds(self.request.wait * 2 + _SEND_SECONDS), "")
         for sender, questions in by_sender.items():
             self.gatherer.ask(self.senders[sender], list(questions.values()))
         self.gatherer.progress(f"{len(sent)} connections from {', '.join(by_sender)}")
@@ -232,7 +236,7 @@ class Probe:
             if flow is not None:
                 through.setdefault(attempt.node, []).append(flow)
         any_flow = [flow for flows in through.values() for flow in flows][:1]
-        self.gatherer.restart(_ASK_SECONDS, "")
+        self.gatherer.restart(self._seconds(_ASK_SECONDS), "")
         for name in probed:
             scope = Scope(Need.LB, tuple(dict.fromkeys(through.get(name, any_flow))))
             ask_node(self.gatherer, scope, self._answerer(name))
@@ -241,12 +245,18 @@ class Probe:
     def _ask_counters(self, probed: Sequence[str]) -> None:
         """Ask the node pods of probed nodes for counters, which are asked again after the attempts:
         a counter that grew meanwhile may have counted the probe."""
-        self.gatherer.restart(_ASK_SECONDS, "")
+        self.started = Deadline(_START_SECONDS)
+        self.gatherer.restart(_START_SECONDS, "")
         for name in probed:
             answerer = self._answerer(name)
             if isinstance(answerer, NodePodExec):
                 self.gatherer.ask(answerer, [Question(COUNTERS, answerer.place)])
         self.records += self.gatherer.records()
+
+    def _seconds(self, needed: float) -> float:
+        """Return the seconds of a step: what it needs, or what node pods may still take to start,
+        so that a network that falls silent is not waited for at each step anew."""
+        return max(needed, round(self.started.left or 0.0))
 
     def _answerer(self, node: str) -> Answerer | Record:
         return self.senders.get(node) or self.others[node]
