@@ -1,6 +1,6 @@
 """A run whose API server is busy, whose token expires in the middle, or that is too old for slices.
 
-A recorded cluster behind the fake API server answers. A real one: tests/lab/test_faults.py.
+A recorded cluster behind the fake API server answers. A real one: tests/lab/faults.
 """
 
 from __future__ import annotations

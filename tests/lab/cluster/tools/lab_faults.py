@@ -1,6 +1,7 @@
-"""What a production cluster does to a run: an API server that restarts, a kubelet that is dead.
+"""What a production cluster does to a run: an API server that restarts, a kubelet that is dead, a
+pod that the kernel kills for its memory.
 
-Both are everybody's in the lab, and leave it as it was.
+The first two are everybody's in the lab, and leave it as it was.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import os
 import signal
 import socket
 import ssl
+import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -20,6 +23,13 @@ from pathlib import Path
 from tests.lab.cluster.config import API_SERVER, STATE, Node
 from tests.lab.cluster.kubectl import get
 from tests.lab.cluster.processes import PIDS, alive, start, wait_for
+
+_HOG = """
+import sys
+with open(sys.argv[1] + "/cgroup.procs", "w") as procs:
+    procs.write("0")
+kept = [b"x" * (8 << 20) for _ in range(60)]
+"""
 
 
 def restart_api_server(seconds_away: float) -> None:
@@ -63,6 +73,27 @@ def start_kubelet(node: Node, argv: list[str]) -> None:
     [first] = Path(f"/proc/{outside}/task/{outside}/children").read_text().split()
     inside = ["nsenter", "-t", first, "--net", "--mount", "--uts", "--pid"]
     start(f"{node.name}-kubelet", [*inside, *argv], {"AWS_EC2_METADATA_DISABLED": "true"})
+
+
+def kill_for_memory(container: str) -> None:
+    """Let the kernel kill a container that has no memory left: something in its cgroup takes more
+    than its limit, and the container's own processes are the first to go (proc(5),
+    oom_score_adj)."""
+    pids, cgroup = [], ""
+    for file in Path("/proc").glob("[0-9]*/cgroup"):
+        with contextlib.suppress(OSError):
+            text = file.read_text()
+            if container in text:
+                pids.append(file.parent.name)
+                for line in text.splitlines():
+                    _, controllers, path = line.split(":", 2)
+                    if controllers in ("memory", ""):
+                        cgroup = f"/sys/fs/cgroup/{controllers}{path}"
+    assert pids
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            Path(f"/proc/{pid}/oom_score_adj").write_text("1000")
+    subprocess.run([sys.executable, "-c", _HOG, cgroup], capture_output=True, check=False)
 
 
 def _kubelet(node: Node) -> int:

@@ -1,0 +1,35 @@
+"""Fixtures: everything is counted before a fault and after it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab.conftest import Lab, wait_until
+from tests.lab.faults.runs import FIGURES, count
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _figures(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    lines = [f"{took:5.1f} s  exit {code:3}  {name}: {said}" for name, took, code, said in FIGURES]
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        print("", *lines, sep="\n")
+
+
+@pytest.fixture
+def nothing_left(our_lab: Lab, tmp_path: Path) -> Iterator[Path]:
+    """A folder for a run's files. Afterwards everything is counted as before it."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    before = count(our_lab, folder)
+    yield folder
+    (folder / "x.zip").unlink(missing_ok=True)  # a capture that was made before the end
+    wait_until(lambda: not count(our_lab, folder).objects - before.objects, 60)
+    after = count(our_lab, folder)
+    assert not after.links - before.links
+    assert not after.programs - before.programs
+    wait_until(lambda: not count(our_lab, folder).processes - before.processes, 30)
+    assert after.files == set()
