@@ -14,11 +14,13 @@ from kubectl_ebpfnet.explain.path.stages import (
     pod_gone,
     size,
     to_gateway,
+    tunnel_end,
 )
 from kubectl_ebpfnet.explain.path.stages.cilium_nat import by_cilium
 from kubectl_ebpfnet.explain.path.stages.device_hooks import pass_device
 from kubectl_ebpfnet.explain.path.stages.encryption import encrypt, encrypted_before
 from kubectl_ebpfnet.explain.path.stages.foreign_programs import show_below
+from kubectl_ebpfnet.explain.path.stages.forward import is_tunnelled
 from kubectl_ebpfnet.explain.path.stages.link_state import takes_packets
 from kubectl_ebpfnet.explain.path.stages.missing_programs import (
     report_absent,
@@ -133,6 +135,7 @@ def _to_local_pod(walk: PathBuilder, here: PacketState, node: NodeView) -> Packe
         return here.to(Stage.ENDPOINT, unpoliced=absent)
     if here.device in ("cilium_host", "cilium_net"):
         show_programs(walk, here, here.device, "egress")
+        tunnel_end.compare_unused(walk, node, here.packet.flow.destination)
         return here.to(Stage.ENDPOINT, device=endpoint.interface)
     return None
 
@@ -146,12 +149,16 @@ def _by_cilium_host(walk: PathBuilder, here: PacketState, node: NodeView) -> Pac
         return None
     if not host_firewall.goes_out(walk, here, node):
         return None
-    entry = node.ipcache_of(here.packet.flow.destination)
-    if entry is not None and entry.tunnel_endpoint is not None:
-        return here.to(Stage.TUNNEL, device=str(entry.tunnel_endpoint))
+    target = here.packet.flow.destination
+    entry = node.ipcache_of(target)
+    end = entry.tunnel_endpoint if entry is not None else None
+    if entry is not None and end is not None and is_tunnelled(node, entry) is not False:
+        tunnel_end.compare(walk, node, target, entry)
+        return here.to(Stage.TUNNEL, device=str(end))
     if _is_strange(walk, here, node, entry):
         return None
-    target = here.packet.flow.destination
+    if entry is not None and end is None:
+        tunnel_end.compare(walk, node, target, entry)
     known = node[q.ENDPOINTS].known or node[q.ENDPOINT_MAP].known
     if known and any(target in cidr for cidr in _own_cidrs(walk, here.node)):
         evidence = cite.whole(node[q.ENDPOINT_MAP].record or node[q.ENDPOINTS].record)

@@ -17,6 +17,7 @@ from kubectl_ebpfnet.explain.path.stages import (
     proxy,
     reply_nat,
     size,
+    tunnel_end,
 )
 from kubectl_ebpfnet.explain.path.stages.foreign_programs import (
     own_device,
@@ -92,6 +93,7 @@ def _answered(
     pod = walk.cluster.pod_with(flow.destination)
     name = f"{pod.namespace}/{pod.name}" if pod is not None else str(flow.destination)
     if pod is not None:
+        tunnel_end.handed_over(walk, here, pod)
         _programs_in_pod(walk, here, pod)
     end = endpoint_text(flow.source, flow.source_port)
     walk.hop(
@@ -161,6 +163,7 @@ def _into_pod(walk: PathBuilder, here: PacketState) -> None:
     pod = walk.cluster.pod_with(flow.destination)
     name = f"{pod.namespace}/{pod.name}" if pod is not None else str(flow.destination)
     if pod is not None:
+        tunnel_end.handed_over(walk, here, pod)
         _programs_in_pod(walk, here, pod)
     replied = walk.destination_answers()
     walk.hop(

@@ -42,6 +42,8 @@ def decide(walk: PathBuilder, here: PacketState) -> PacketState | None:
     own = node.ipcache_of(destination)
     if own is not None and node.config.routing_mode == "tunnel" and "skiptunnel" not in own.flags:
         tunnel_end.compare(walk, node, destination, own)
+    else:
+        tunnel_end.compare_unused(walk, node, destination)
     if node.host_routing.bpf:
         _doubt_tunnel(walk, node, destination)
         return _by_fib(walk, here, node)
@@ -68,7 +70,7 @@ def to_other_node(walk: PathBuilder, here: PacketState, node: NodeView) -> Packe
 def tunnel_entry(node: NodeView, address: Address) -> IpcacheEntry | None:
     """Return the ipcache's entry by which an address is reached in the tunnel, None without one."""
     entry = node.ipcache_of(address)
-    if entry is None or entry.tunnel_endpoint is None or not _tunnelled(node, entry):
+    if entry is None or entry.tunnel_endpoint is None or not is_tunnelled(node, entry):
         return None
     return entry
 
@@ -80,7 +82,7 @@ def _doubt_tunnel(walk: PathBuilder, node: NodeView, address: Address) -> None:
     if entry is None:
         if node.left_out(q.IPCACHE, address) and walk.cluster.in_cluster(address):
             why = f"the ipcache's row of {address} was not read"
-    elif entry.tunnel_endpoint is not None and _tunnelled(node, entry) is None:
+    elif entry.tunnel_endpoint is not None and is_tunnelled(node, entry) is None:
         unread = node[q.LINKS].missing
         why = f"its routing mode is not known, and its devices were not read: {unread}"
     if why:
@@ -88,17 +90,24 @@ def _doubt_tunnel(walk: PathBuilder, node: NodeView, address: Address) -> None:
 
 
 def _local(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState:
+    destination = here.packet.flow.destination
     if node.config.endpoint_routes:
+        # Without ENABLE_ROUTING the endpoint map is asked where BPF host routing is on alone.
+        entry = tunnel_entry(node, destination)
+        if entry is not None and node.config.host_routing == "legacy":
+            return _into_tunnel(walk, here, node, entry)
+        tunnel_end.compare_unused(walk, node, destination)
         return here.to(Stage.HOST)
-    endpoint = node.local_endpoint(here.packet.flow.destination)
+    tunnel_end.compare_unused(walk, node, destination)
+    endpoint = node.local_endpoint(destination)
     assert endpoint is not None
     walk.hop(
         *here.in_cilium(HopKind.ROUTE),
-        f"{here.packet.flow.destination} is endpoint {endpoint.id} on this node: "
+        f"{destination} is endpoint {endpoint.id} on this node: "
         "handed to its ingress program, past the node's stack",
         State.DERIVED,
         here.packet,
-        _local_evidence(node, endpoint, here.packet.flow.destination),
+        _local_evidence(node, endpoint, destination),
         short="a pod of this node, past the node's stack",
     )
     return here.to(Stage.ENDPOINT, device=endpoint.interface, skips_netfilter=True)
@@ -119,7 +128,7 @@ def endpoint_evidence(node: NodeView, endpoint: Endpoint) -> tuple[Evidence, ...
     return cite.of(node[q.ENDPOINTS].record, endpoint.span.member("status", "networking"))
 
 
-def _tunnelled(node: NodeView, entry: IpcacheEntry) -> bool | None:
+def is_tunnelled(node: NodeView, entry: IpcacheEntry) -> bool | None:
     """Tell whether an entry with a tunnel endpoint is reached by the tunnel; None where neither the
     node's routing mode nor its devices were read.
 

@@ -3,9 +3,12 @@
 A node whose agent did not hear that a pod moved, or that a node has another address, sends into the
 tunnel to nobody, or to a node that has no such endpoint; without a tunnel endpoint it takes the
 address for its own. Where clusters of a clustermesh have the same prefixes of pods, it may send to
-the other cluster's pod.
+the other cluster's pod. Where the endpoint map has the address, it is looked up first, and native
+routing asks the node's routes: there the row decides nothing, and tells all the same that the agent
+is behind.
 
-Source: Cilium bpf/lib/eps.h (remote_endpoint_info), bpf/bpf_lxc.c (tunnel_endpoint of the entry).
+Sources: Cilium bpf/lib/eps.h (remote_endpoint_info), bpf/bpf_lxc.c (handle_ipv4_from_lxc: the
+endpoint map, then tunnel_endpoint of the entry), bpf/bpf_host.c (cil_from_host does the same).
 """
 
 from __future__ import annotations
@@ -13,52 +16,114 @@ from __future__ import annotations
 from kubectl_ebpfnet.explain.path.agent_behind import see_agent
 from kubectl_ebpfnet.explain.path.other_clusters import cluster_of, overlap
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
+from kubectl_ebpfnet.explain.path.wrong_port import Remedy
 from kubectl_ebpfnet.explain.views import cite, lists
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import IpcacheEntry
+from kubectl_ebpfnet.model.kube import Pod
 from kubectl_ebpfnet.model.net import Address
-from kubectl_ebpfnet.model.path import Decides, HopKind, HopPlace, Severity, State
+from kubectl_ebpfnet.model.path import Decides, Evidence, HopKind, HopPlace, Severity, State
 
 
 def compare(walk: PathBuilder, node: NodeView, address: Address, entry: IpcacheEntry) -> None:
-    """Report an entry that leads elsewhere than to the pod's node.
+    """Report an entry by which a packet is sent elsewhere than to the pod's node.
 
     Args:
         walk: takes the finding, the cause of a later loss, and a doubt.
-        node: whose ipcache it is, another one than the pod's.
+        node: whose ipcache it is.
         address: of the packet's destination.
         entry: the one that it finds.
     """
+    title = _elsewhere(walk, node, address, entry)
+    if not title:
+        return
+    found, _ = _report(walk, node, address, entry, title, Severity.ERROR)
+    walk.stale = found
+    end = entry.tunnel_endpoint
+    if end is None or walk.cluster.owner_of(end) == node.name:
+        walk.doubt(title, Decides.DROP, found.fix)
+
+
+def compare_unused(walk: PathBuilder, node: NodeView, address: Address) -> None:
+    """Report an entry that leads elsewhere than to the pod's node, and by which nothing is sent.
+
+    Args:
+        walk: takes the finding, which speaks against what it shows.
+        node: whose ipcache it is; it has the pod itself, or routes natively.
+        address: of the packet's destination.
+    """
+    entry = node.ipcache_of(address)
+    title = _elsewhere(walk, node, address, entry) if entry is not None else ""
+    if entry is None or not title:
+        return
+    _, proof = _report(walk, node, address, entry, title, Severity.WARNING)
+    walk.contradicts(title, proof)
+
+
+def _report(
+    walk: PathBuilder,
+    node: NodeView,
+    address: Address,
+    entry: IpcacheEntry,
+    title: str,
+    severity: Severity,
+) -> tuple[Remedy, tuple[Evidence, ...]]:
+    """Add the finding; return what to do, and its proof."""
+    proof = cite.of(node[q.IPCACHE].record, entry.span)
+    found, detail = overlap(node, address, title), "Clusters of the clustermesh overlap."
+    if found is None:
+        found = see_agent(walk.cluster, title, node.name)
+        detail = f"Cilium on {node.name} is behind: it did not hear where the pod, or its node, is."
+    walk.finding(severity, title, f"{detail} {found.fix.text}", proof)
+    return found, proof
+
+
+def _elsewhere(walk: PathBuilder, node: NodeView, address: Address, entry: IpcacheEntry) -> str:
+    """Return that an entry leads elsewhere than to the pod's node; "" where it does not, or where
+    nobody knows."""
     cluster = walk.cluster
     pod, end = cluster.pod_with(address), entry.tunnel_endpoint
-    if pod is None or pod.node in ("", node.name) or entry.prefix.num_addresses != 1:
-        return
+    if pod is None or not pod.node or entry.prefix.num_addresses != 1:
+        return ""
     if end is not None and len(cluster.nodes_with(end)) > 1:
-        return  # owners.py says so
+        return ""  # owners.py says so
     owner = cluster.owner_of(end) if end is not None else node.name
     if owner == pod.node or (not owner and not _listed(walk)):
-        return
+        return ""
     leads = "without a tunnel endpoint, as its own"
     if end is not None:
         leads = f"behind tunnel endpoint {end}, which is {owner or 'no node'}"
         leads += "'s own" if owner == node.name else "'s" if owner else ""
-    title = (
-        f"the ipcache of {node.name} has {address} {leads}, and pod {pod.namespace}/{pod.name} "
-        f"runs on {pod.node}"
-    )
-    found = overlap(node, address, title)
-    detail = "Clusters of the clustermesh overlap. "
-    if found is None:
-        found = see_agent(cluster, title, node.name)
-        detail = (
-            f"Cilium on {node.name} is behind: it did not hear where the pod, or its node, is. "
-        )
-    proof = cite.of(node[q.IPCACHE].record, entry.span)
-    walk.finding(Severity.ERROR, title, f"{detail}{found.fix.text}", proof)
-    walk.stale = found
-    if owner == node.name:
-        walk.doubt(title, Decides.DROP, found.fix)
+    return f"the ipcache of {node.name} has {address} {leads}, and {_runs(pod)}"
+
+
+def _runs(pod: Pod) -> str:
+    return f"pod {pod.namespace}/{pod.name} runs on {pod.node}"
+
+
+def handed_over(walk: PathBuilder, here: PacketState, pod: Pod) -> None:
+    """Report an endpoint that is handed a packet for a pod which runs on another node.
+
+    Args:
+        walk: takes the finding, and the doubt.
+        here: the packet at the endpoint.
+        pod: that has the packet's destination by the API server.
+    """
+    address = here.packet.flow.destination
+    if pod.node in ("", here.node) or len(walk.cluster.pods_with(address)) > 1:
+        return
+    node = walk.cluster.node(here.node)
+    title = f"{here.node} hands packets for {address} to an endpoint of its own, and {_runs(pod)}"
+    fix = see_agent(walk.cluster, title, here.node).fix
+    rows = node.having(q.ENDPOINT_MAP, address, "address")
+    walk.finding(
+        Severity.ERROR, title,
+        f"Cilium on {here.node} has an endpoint of a pod that is not there any more, or that the "
+        f"API server has on the wrong node. {fix.text}",
+        cite.of(node[q.ENDPOINT_MAP].record, *(row.span for row in rows)),
+    )  # fmt: skip
+    walk.doubt(title, Decides.DROP, fix)
 
 
 def to_nobody(walk: PathBuilder, here: PacketState) -> bool:
