@@ -29,6 +29,7 @@ from typing import Any
 import pytest
 
 from tests.cli.console import run
+from tests.explain.path.changed import agree
 
 HERE = Path(__file__).parent
 _EXPECTED = ("verdict", "says", "hop", "drops", "finds", "not", "object")
@@ -113,5 +114,6 @@ def test_the_answer_is_right(question: Question, way: str) -> None:
         assert not re.search(text, shown), f"not {text}\n{shown}"
     for text in question.expected(way, "object"):
         assert (path["drop"] or {}).get("object") == text, f"{path['drop']}\n{shown}"
+    agree(path["verdict"], [f["title"] for f in path["findings"] if f["severity"] == "error"])
     if not any(text.startswith("error") for text in awaited):
         assert not [each for each in found if each.startswith("error")], shown

@@ -59,7 +59,7 @@ def clusters(checkout: Path, shared: Path | None) -> list[Cluster]:
         for file in sorted(shared.glob("captures/**/*.zip")):
             places[file] = _asked_beside(file)
     roots = [root for root in (shared, checkout) if root is not None]
-    return [_read(place, _name(place, roots), asked) for place, asked in places.items()]
+    return [read(place, _name(place, roots), asked) for place, asked in places.items()]
 
 
 def _name(place: Path, roots: list[Path]) -> str:
@@ -81,7 +81,7 @@ def _asked_beside(capture: Path) -> list[list[str]]:
     return list(map(list, dict.fromkeys(map(tuple, asked))))
 
 
-def _read(place: Path, name: str, asked: list[list[str]]) -> Cluster:
+def read(place: Path, name: str, asked: list[list[str]]) -> Cluster:
     found = Cluster(name, str(place), asked)
     lists = {"pods": found.pods, "services": found.services, "nodes": found.nodes}
     for where, argv, text in _records(place):

@@ -133,7 +133,7 @@ def about(cluster: Cluster, turn: Iterator[int]) -> list[Words]:
     for place in places[:1]:
         lists += [["flows", *place, "--to", "1.1.1.1:80"], ["flows", *place, "--protocol", "udp"]]
     questions = [
-        *_in_forms([*cluster.asked, *_taken(cluster, PATHS)], _TEXTS, turn),
+        *_in_forms([*cluster.asked, *taken(cluster, PATHS)], _TEXTS, turn),
         *_in_forms([*lists, ["doctor"]], _LISTS, turn),
     ]
     return [[*words, "--from", cluster.place] for words in questions]
@@ -144,7 +144,7 @@ def _in_forms(questions: Iterable[Words], texts: list[Words], turn: Iterator[int
     return [[*words, *form] for words, text in forms for form in (["-o", "json"], text)]
 
 
-def _taken(cluster: Cluster, count: int) -> list[Words]:
+def taken(cluster: Cluster, count: int) -> list[Words]:
     """Derived questions, three quarters of them from pods that were asked themselves."""
 
     def mixed(sources: list[tuple[str, str]]) -> list[Words]:

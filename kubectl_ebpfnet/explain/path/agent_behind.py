@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kubectl_ebpfnet.explain.path import backends as kinds
-from kubectl_ebpfnet.explain.path import commands
+from kubectl_ebpfnet.explain.path import commands, unnamed_backend
 from kubectl_ebpfnet.explain.path.endings import Arrived, Dropped, Stopped
 from kubectl_ebpfnet.explain.path.frontend_lookup import Lookup
 from kubectl_ebpfnet.explain.path.service_address import ServiceAddress
@@ -20,7 +20,7 @@ from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import Backend
 from kubectl_ebpfnet.model.kube import Service
 from kubectl_ebpfnet.model.net import Flow, protocol_name
-from kubectl_ebpfnet.model.path import Decides, Fix
+from kubectl_ebpfnet.model.path import Contradiction, Decides, Fix
 from kubectl_ebpfnet.model.shell import word
 
 _ONLY_TYPE = "service.cilium.io/type"
@@ -169,7 +169,9 @@ def lacks_port(cluster: ClusterView, node: NodeView, flow: Flow) -> Remedy | Non
     return without_frontend(cluster, service, node.name)
 
 
-def note_stale(walk: PathBuilder, service: ServiceAddress, backend: Backend, node: str) -> None:
+def note_stale(
+    walk: PathBuilder, service: ServiceAddress, backend: Backend, node: str, *, answered: bool
+) -> None:
     """Keep in mind that the packet goes to a backend that no EndpointSlice names.
 
     Args:
@@ -177,6 +179,7 @@ def note_stale(walk: PathBuilder, service: ServiceAddress, backend: Backend, nod
         service: the frontend.
         backend: that is followed.
         node: whose map has it.
+        answered: it answered the newest attempt.
     """
     named = ", ".join(kinds.text(end) for end in service.sliced or () if end.ready) or "none"
     remedy = see_agent(
@@ -187,8 +190,9 @@ def note_stale(walk: PathBuilder, service: ServiceAddress, backend: Backend, nod
     )
     walk.stale = remedy
     walk.outdate()  # an answer may be older than the slices
-    if walk.cluster.pod_with(backend.address) is None:
-        walk.doubt(f"{remedy.cause} and no pod has", Decides.DROP, remedy.fix)
+    why = unnamed_backend.why_open(walk.cluster, service, kinds.place(backend), answered=answered)
+    if why:
+        walk.doubt(f"{remedy.cause}{why}", Decides.DROP, remedy.fix)
 
 
 def note_not_ready(walk: PathBuilder, service: ServiceAddress, backend: Backend, node: str) -> None:
@@ -204,8 +208,12 @@ def note_not_ready(walk: PathBuilder, service: ServiceAddress, backend: Backend,
         f"Cilium on {node} sends {service.owner_title} to {kinds.text(backend)}, which is not "
         "ready by its EndpointSlices"
     )
-    walk.stale = see_agent(walk.cluster, cause, node)
+    walk.stale = remedy = see_agent(walk.cluster, cause, node)
     walk.outdate()
+    place = kinds.place(backend)
+    serving = any(end.serving for end in service.sliced or () if kinds.place(end) == place)
+    if not serving and not unnamed_backend.sockets_read(walk.cluster, service, place):
+        walk.doubt(f"{cause}, and its sockets were not read", Decides.DROP, remedy.fix)
 
 
 def name_cause(walk: PathBuilder) -> None:
@@ -218,8 +226,9 @@ def name_cause(walk: PathBuilder) -> None:
     stale, end = walk.stale, walk.end
     if stale is not None and isinstance(end, Stopped) and end.fix is None:
         walk.end = replace(end, reason=f"{stale.cause}; {end.reason}", fix=stale.fix)
-    if stale is not None and isinstance(end, Arrived):
-        walk.contradicts(stale.cause)
+    if isinstance(end, Arrived):
+        against = (Contradiction(stale.cause),) if stale is not None else ()
+        walk.contradictions += (*against, *walk.though)
     if stale is None or not isinstance(end, Dropped):
         return
     walk.end = replace(

@@ -15,6 +15,7 @@ from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import PlaceKind, pod_place
+from kubectl_ebpfnet.model.few import few
 from kubectl_ebpfnet.model.net import endpoint_text
 from kubectl_ebpfnet.model.path import Finding, Outcome, Severity, TrackedFlow
 from kubectl_ebpfnet.model.shell import word
@@ -23,13 +24,14 @@ from kubectl_ebpfnet.model.shell import word
 @dataclass(frozen=True, slots=True)
 class WholePath:
     """The input of the rules: the facts, the resolved ends, the tracked flows of every node, the
-    verdict's reason, and whether the verdict is a drop."""
+    verdict's reason, whether the verdict is a drop, and whether it lets the packet through."""
 
     cluster: ClusterView
     ends: PathEnds
     flows: Sequence[TrackedFlow]
     reason: str = ""
     dropped: bool = False
+    let_through: bool = False
 
 
 def across(whole: WholePath) -> list[Finding]:
@@ -42,6 +44,7 @@ def across(whole: WholePath) -> list[Finding]:
         _identities,
         _translations,
         _backends,
+        _target_port,
         _outside,
     )
     return [finding for rule in rules for finding in rule(whole)]
@@ -91,8 +94,9 @@ def _full_table(whole: WholePath) -> Iterator[Finding]:
         count, most = named.get("nf_conntrack_count"), named.get("nf_conntrack_max")
         if count is None or most is None or not most.value or count.value < FULL * most.value:
             continue
+        full = count.value >= most.value  # a packet that BPF forwards passes it by
         yield Finding(
-            Severity.ERROR if count.value >= most.value else Severity.WARNING,
+            Severity.ERROR if full and not whole.let_through else Severity.WARNING,
             f"nf_conntrack of {name} holds {count.value} of at most {most.value} connections",
             "The kernel drops the first packet of a connection that has no room. Raise "
             "net.netfilter.nf_conntrack_max, or find who opens them: "
@@ -108,8 +112,9 @@ def _masquerade_mode(whole: WholePath) -> Iterator[Finding]:
     node = whole.cluster.node(whole.ends.first_node)
     tracked = whole.ends.tracked
     if node.config.masquerade == "bpf" and no_snat_map(node):
+        inside = whole.cluster.in_cluster(whole.ends.flow.destination)
         yield Finding(
-            Severity.ERROR,
+            Severity.WARNING if inside else Severity.ERROR,
             f"Cilium is set to masquerade by BPF, but {node.name} has no SNAT map",
             "The agent runs with other settings than the cluster's ConfigMap, or failed to set "
             f"its datapath up: `{node.cilium('status --verbose')}`, and the agent's log.",
@@ -175,7 +180,7 @@ def _translations(whole: WholePath) -> Iterator[Finding]:
         kernel = nf.translated()
         if (kernel.source, kernel.source_port) != (nat.address, nat.port):
             yield Finding(
-                Severity.ERROR,
+                Severity.WARNING,
                 f"two translations of one flow on {tracked.node}: Cilium to "
                 f"{endpoint_text(nat.address, nat.port)}, netfilter to "
                 f"{endpoint_text(kernel.source, kernel.source_port)}",
@@ -187,6 +192,28 @@ def _translations(whole: WholePath) -> Iterator[Finding]:
 def _backends(whole: WholePath) -> Iterator[Finding]:
     """Report a flow to a backend that its service no longer has."""
     yield from former_backends.findings(whole.flows, whole.ends.service)
+
+
+def _target_port(whole: WholePath) -> Iterator[Finding]:
+    """Report EndpointSlices with another port than the one that their Service names."""
+    service = whole.ends.service
+    owner = service.owner if service is not None else None
+    port = service.owner_port if service is not None else None
+    if service is None or owner is None or port is None or not owner.selector:
+        return
+    if service.named_elsewhere:
+        return
+    wanted = port.target_port
+    others = sorted({end.port for end in service.sliced or () if str(end.port) != wanted})
+    if others and wanted.isdecimal():
+        yield Finding(
+            Severity.WARNING,
+            f"EndpointSlices of svc {owner.namespace}/{owner.name} lead port {port.port} to "
+            f"{few(others, 3)}, and its targetPort is {wanted}",
+            "Load-balancers go by the slices. Kubernetes' controller manager writes them: it is "
+            "behind the Service, or does not run.",
+            cite.whole(whole.cluster.api_record("endpointslices", "services")),
+        )
 
 
 def _outside(whole: WholePath) -> Iterator[Finding]:

@@ -24,13 +24,15 @@ MOST = 16
 
 @dataclass(frozen=True, slots=True)
 class _Way:
-    """What becomes of the packet by way of one backend: lost (and how), arrived, or neither."""
+    """What becomes of the packet by way of one backend: lost, or perhaps (and how), arrived, or
+    neither; `sure`: that it is lost."""
 
     backend: str
     lost: str
     arrived: bool
     fix: Fix | None = None
     evidence: tuple[Evidence, ...] = ()
+    sure: bool = True
 
 
 def compare(walk: PathBuilder, run: Callable[[PathBuilder], None]) -> None:
@@ -55,14 +57,15 @@ def compare(walk: PathBuilder, run: Callable[[PathBuilder], None]) -> None:
         return
     listed = ", ".join(way.backend for way in lost[:3])
     count = f"{len(lost)} of {len(choice.others) + 1} backends"
-    reason = f"{count} of {choice.service} lose the packet ({listed}), and any may be chosen"
+    lose = "lose" if all(way.sure for way in lost) else "may lose"
+    reason = f"{count} of {choice.service} {lose} the packet ({listed}), and any may be chosen"
     undecided = Undecided(choice.hop, Decides.WAY, reason, lost[0].fix)
     walk.undecided.insert(0, undecided)
     if isinstance(walk.end, Dropped):
         walk.end = replace(walk.end, after=(undecided, *walk.end.after))
     finding = Finding(
         Severity.ERROR,
-        f"{count} of {choice.service} lose the packet: {listed}",
+        f"{count} of {choice.service} {lose} the packet: {listed}",
         " ".join(f"{way.backend}: {way.lost}." for way in lost[:3])
         + " Connections that are sent there fail, the others do not.",
         tuple(proof for way in lost[:3] for proof in way.evidence),
@@ -78,4 +81,9 @@ def _way(walk: PathBuilder, backend: str) -> _Way:
         return _Way(backend, f"the answer is lost: {answer.drop.by}", False, answer.fix, proof)
     if isinstance(end, Dropped) and not any(u.decides is Decides.WAY for u in end.after):
         return _Way(backend, end.drop.by, False, end.fix, walk.hops[-1].evidence)
+    stale = walk.stale
+    open_ = (u for u in walk.undecided if stale is not None and u.reason.startswith(stale.cause))
+    behind = next(open_, None)  # its load-balancer has a backend that the Service has lost
+    if behind is not None and isinstance(end, Arrived):
+        return _Way(backend, behind.reason, False, behind.fix, walk.hops[-1].evidence, sure=False)
     return _Way(backend, "", isinstance(end, Arrived) and not walk.undecided)

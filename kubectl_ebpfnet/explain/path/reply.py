@@ -71,11 +71,13 @@ def walk_back(forth: PathBuilder, run: Run) -> None:
     run(back, start)
     _check_end(back)
     agent_behind.name_cause(back)
+    for each in back.contradictions:
+        forth.lets_pass_though(f"way back: {each.text}", each.evidence)
     for finding in back.findings:
         if finding.severity is not Severity.INFO:
             forth.findings.append(replace(finding, title=f"way back: {finding.title}"))
-    for each in back.undecided:
-        forth.undecided.append(replace(each, direction=Direction.ANSWER))
+    for doubt in back.undecided:
+        forth.undecided.append(replace(doubt, direction=Direction.ANSWER))
     forth.presumed.take(back.presumed)
     forth.unread += back.unread
     forth.wanted += back.wanted

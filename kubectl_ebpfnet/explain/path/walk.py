@@ -229,7 +229,10 @@ def _run(walk: PathBuilder, start: PacketState) -> None:
 def _all_findings(walk: PathBuilder, decision: Decision) -> tuple[Finding, ...]:
     """Return what was found on the way, of its ends and across it, the gravest first, each once."""
     dropped = decision.verdict is Verdict.DROPPED
-    whole = findings.WholePath(walk.cluster, walk.ends, walk.flows, decision.reason, dropped)
+    whole = findings.WholePath(
+        walk.cluster, walk.ends, walk.flows, decision.reason, dropped,
+        let_through=decision.verdict.let_through,
+    )  # fmt: skip
     across = findings.across(whole)
     found = sorted(
         (*walk.findings, *walk.ends.findings, *across),

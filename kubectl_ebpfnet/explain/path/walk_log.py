@@ -46,6 +46,7 @@ class WalkLog:
         otherwise: that it may have gone another way since a hop, which counts where it is lost on
             this one; None where the way does not matter any more.
         contradictions: evidence against the walk.
+        though: evidence that speaks against it where it lets the packet through.
         seen: drops that end it, and that a record shows, one line each.
         end: how the walk ended.
     """
@@ -56,6 +57,7 @@ class WalkLog:
     undecided: list[Undecided] = field(default_factory=list)
     otherwise: Undecided | None = None
     contradictions: list[Contradiction] = field(default_factory=list)
+    though: list[Contradiction] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)
     end: End = _NOT_BEGUN
 
@@ -191,6 +193,11 @@ class WalkLog:
     def contradicts(self, text: str, evidence: tuple[Evidence, ...] = ()) -> None:
         """Add evidence against the walk, one sentence and its proof."""
         self.contradictions.append(Contradiction(text, evidence))
+
+    def lets_pass_though(self, text: str, evidence: tuple[Evidence, ...] = ()) -> None:
+        """Add what speaks against a walk that lets the packet through, one sentence and its proof:
+        maps and objects that disagree, though the maps lead it on."""
+        self.though.append(Contradiction(text, evidence))
 
     def finding(
         self, severity: Severity, title: str, detail: str, evidence: tuple[Evidence, ...] = ()

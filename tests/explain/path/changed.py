@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -11,7 +12,7 @@ from kubectl_ebpfnet.capture.open import open_bundle
 from kubectl_ebpfnet.cli import arguments
 from kubectl_ebpfnet.explain.path.walk import explain
 from kubectl_ebpfnet.model.evidence import Bundle, InMemory, Place, Record, bundle_of
-from kubectl_ebpfnet.model.path import Finding, Hop
+from kubectl_ebpfnet.model.path import Finding, Hop, Severity
 from kubectl_ebpfnet.model.path import Path as Answer
 
 SCENARIOS = Path(__file__).parents[2] / "scenarios"
@@ -99,9 +100,32 @@ def ask(bundle: Bundle, source: str, destination: str, protocol: str = "tcp") ->
     """The answer to a command line."""
     there = arguments.destination(destination)
     number = arguments.protocol(protocol, there)
-    return explain(
+    path = explain(
         arguments.request(arguments.source(source), there, number, "default", ""), bundle
     )
+    agree(path.verdict, [one.title for one in path.findings if one.severity is Severity.ERROR])
+    return path
+
+
+_BESIDE = {
+    # What is missing there, or has no room, is an error for packets that need it; this one's own
+    # entry is there, or its way needs no such program.
+    r"no program of Cilium's is attached at ": "the packet does not need it",
+    r"cil_xdp_entry is not attached at ": "cil_from_netdev balances in its place",
+    r"^nodes \S+ and \S+ give pods addresses of ": "it may be given twice; none is yet",
+    r"Cilium's .* is full: ": "the map has the packet's own entry, and may lack others",
+}
+"""Titles of errors that may stand beside a verdict that lets the packet through, and why."""
+
+
+def agree(verdict: str, errors: list[str]) -> None:
+    """Hold that no error contradicts a verdict: an error breaks the path, so a path that is shown
+    as open has none on it."""
+    if verdict in ("reachable", "leaves"):
+        others = [
+            title for title in errors if not any(re.search(known, title) for known in _BESIDE)
+        ]
+        assert not others, f"{verdict} beside {others}"
 
 
 def dropped_at(path: Answer) -> Hop:

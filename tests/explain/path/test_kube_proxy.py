@@ -372,3 +372,13 @@ def test_what_a_masquerade_at_a_pods_device_may_give_is_said_once() -> None:
     (hop,) = [hop for hop in path.hops if "masquerades the source to one of" in hop.summary]
     assert "KUBE-POSTROUTING rule 3" in hop.summary
     assert hop.reason == "which of them is not known"
+
+
+N12 = "../faults/n12-fwmark-blackhole/agent.zip"
+
+
+def test_a_host_port_of_the_nodes_own_process_needs_no_rule() -> None:
+    """A hostNetwork pod's: Cilium's map leads the port to itself."""
+    path = ask(changed(N12), "client", "172.31.7.12:9963")
+    assert path.verdict == "reachable"
+    assert not [f.title for f in path.findings if f.severity == "error"]

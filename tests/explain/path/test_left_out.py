@@ -95,7 +95,7 @@ def test_a_tunnel_that_neither_the_mode_nor_the_devices_tell_leaves_the_way_open
     pod = next(pod for pod in view.kube.pods if pod.name == "web").addresses[0]
     entry = node.ipcache_of(pod)
     assert entry is not None
-    assert forward._tunnelled(node, entry) is None
+    assert forward.is_tunnelled(node, entry) is None
     walk = cast(Any, SimpleNamespace(cluster=view, doubt=lambda why, _: said.append(why)))
     said: list[str] = []
     forward._doubt_tunnel(walk, node, pod)

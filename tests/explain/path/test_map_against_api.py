@@ -58,7 +58,9 @@ def leads(mode: str, node: str, end: str) -> Change:
     flags = "<none>" if end == "0.0.0.0" else "hastunnel"
 
     def change(text: str) -> str:
-        row = re.compile(rf"^({re.escape(web(mode).address)}/32 .*)tunnelendpoint=.*$", re.MULTILINE)
+        row = re.compile(
+            rf"^({re.escape(web(mode).address)}/32 .*)tunnelendpoint=.*$", re.MULTILINE
+        )
         assert row.search(text)
         return row.sub(rf"\g<1>tunnelendpoint={end} flags={flags}", text)
 
@@ -163,7 +165,7 @@ def test_a_row_that_has_a_pod_of_another_node_as_its_own_is_open(
     assert path.fix.text.startswith("See why Cilium's agent on node2 is behind")
 
 
-@pytest.mark.parametrize("end", ["0.0.0.0", ADDRESS["node2"], "172.31.7.99"])
+@pytest.mark.parametrize("end", [ADDRESS["node2"], "172.31.7.99"])
 @pytest.mark.parametrize("mode", ["native", "native endpoint-routes"])
 def test_routes_lead_past_a_wrong_row_of_native_routing(mode: str, end: str) -> None:
     path = answer(mode, "client", leads(mode, "node2", end))
@@ -172,9 +174,17 @@ def test_routes_lead_past_a_wrong_row_of_native_routing(mode: str, end: str) -> 
     assert finding(path, "runs on node1").severity == "warning"
 
 
+@pytest.mark.parametrize("mode", ["native", "native endpoint-routes"])
+def test_a_row_of_native_routing_without_a_tunnel_endpoint_is_told(mode: str) -> None:
+    """It leads nowhere else, and nothing but the tunnel asks it."""
+    path = answer(mode, "client", leads(mode, "node2", "0.0.0.0"))
+    assert path.verdict == "reachable"
+    assert finding(path, "without a tunnel endpoint, as its own").severity == "info"
+
+
 @pytest.mark.parametrize("bpf", [True, False])
 def test_endpoint_routes_ask_the_endpoint_map_by_bpf_host_routing_alone(bpf: bool) -> None:
-    """Without ENABLE_ROUTING and ENABLE_HOST_ROUTING the row of the ipcache is all that is asked."""
+    """Without ENABLE_ROUTING and ENABLE_HOST_ROUTING the row of the ipcache alone is asked."""
     mode = "tunnel" if bpf else "tunnel legacy"
 
     def on(text: str) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from kubectl_ebpfnet.explain.path import backends as kinds
+from kubectl_ebpfnet.explain.path import unnamed_backend
 from kubectl_ebpfnet.explain.path.other_clusters import cluster_of
 from kubectl_ebpfnet.explain.path.service_address import HEALTH_CHECK, ServiceAddress
 from kubectl_ebpfnet.explain.path.state import PathBuilder
@@ -39,8 +40,14 @@ def report(walk: PathBuilder, service: ServiceAddress, node_name: str) -> None:
     if not service.in_cilium or service.by_proxy:
         return
     node = walk.cluster.node(node_name)
+    for finding in (
+        *_without_service(walk, service, node),
+        *_of_another(service, node),
+    ):
+        walk.findings.append(finding)
+        walk.lets_pass_though(finding.title, finding.evidence)
     for rule in (
-        _without_service, _without_pod, _rivals, _not_mapped, _stale, _other_states, _late,
+        _without_pod, _rivals, _not_mapped, _stale, _other_states, _late,
         _source_ranges, _settings,
     ):  # fmt: skip
         walk.findings += rule(walk, service, node)
@@ -72,13 +79,28 @@ def _without_service(
     if record is None or _has_port(walk, service):
         return
     yield Finding(
-        # What has no name may have been made by hand (`cilium-dbg service update`).
-        Severity.ERROR if service.name else Severity.WARNING,
+        Severity.WARNING,
         f"Cilium's map on {node.name} still has {service.title}, and no Service has that address "
         "and port",
         f"The Service was deleted, or changed, and the agent did not see it: {_SEE_WHY}",
         service.evidence + cite.whole(record),
     )
+
+
+def _of_another(service: ServiceAddress, node: NodeView) -> Iterator[Finding]:
+    """Report a frontend that the agent has as another Service's than that of the API server."""
+    owner, name = service.owner, f"{service.namespace}/{service.name}"
+    if owner is None or not service.name or ":" in service.name or service.redirects_locally:
+        return
+    same = {f"{each.namespace}/{each.name}" for each in (owner, *service.rivals)}
+    if service.type in _OF_SERVICES and name not in same:
+        yield Finding(
+            Severity.WARNING,
+            f"Cilium on {node.name} has {endpoint_text(service.address, service.port)} as that of "
+            f"svc {name}, and svc {owner.namespace}/{owner.name} has it",
+            f"Cilium on {node.name} is behind its Services: {_SEE_WHY}",
+            service.evidence,
+        )
 
 
 def _without_pod(walk: PathBuilder, service: ServiceAddress, node: NodeView) -> Iterator[Finding]:
@@ -161,7 +183,7 @@ def _not_mapped(_: PathBuilder, service: ServiceAddress, node: NodeView) -> Iter
     lost = [b for b in _active(service) if mapped is not None and kinds.place(b) not in mapped]
     if lost:
         yield Finding(
-            Severity.ERROR,
+            Severity.WARNING if service.usable else Severity.ERROR,
             f"the datapath of {node.name} lacks a backend of {service.title}: {_listed(lost)}",
             f"The agent has it as active, its map has not: `{node.cilium('bpf lb list')}` against "
             f"`{node.cilium('service list')}`, and the agent's log.",
@@ -169,24 +191,30 @@ def _not_mapped(_: PathBuilder, service: ServiceAddress, node: NodeView) -> Iter
         )
 
 
-def _stale(_: PathBuilder, service: ServiceAddress, node: NodeView) -> Iterator[Finding]:
+def _stale(walk: PathBuilder, service: ServiceAddress, node: NodeView) -> Iterator[Finding]:
     gone = service.stale(_active(service))
     stale = [b for b in gone if cluster_of(node, b.address) is None]
+    used = (kinds.place(b) for b in stale if b in service.usable)
+    lost = any(unnamed_backend.why_open(walk.cluster, service, place) for place in used)
     if stale:
         yield Finding(
-            Severity.ERROR,
+            Severity.ERROR if lost else Severity.WARNING,
             f"{service.title} still has a backend that no EndpointSlice names: {_listed(stale)}",
             f"Cilium did not see that it is gone: {_SEE_WHY}",
             service.evidence,
         )
 
 
-def _other_states(_: PathBuilder, service: ServiceAddress, node: NodeView) -> Iterator[Finding]:
+def _other_states(walk: PathBuilder, service: ServiceAddress, node: NodeView) -> Iterator[Finding]:
     """Report backends that are not in the state which the EndpointSlices tell."""
     idle = not_ready(service)
     if idle:
         serving = {kinds.place(end) for end in service.sliced or () if end.serving}
         useless = len(idle) == len(service.usable) and serving.isdisjoint(map(kinds.place, idle))
+        places = map(kinds.place, idle)
+        useless = useless and not all(
+            unnamed_backend.sockets_read(walk.cluster, service, place) for place in places
+        )
         yield Finding(
             Severity.ERROR if useless else Severity.WARNING,
             f"{service.title} still sends to a backend that is not ready by its EndpointSlices: "

@@ -279,7 +279,7 @@ def _check_address(
     if not node.want_all(q.EGRESS_GATEWAY, address):
         return
     walk.finding(
-        Severity.ERROR,
+        Severity.WARNING,
         f"Cilium's NAT maps the flow to {address}, which {here.node} does not have",
         f"{here.device} has {', '.join(map(str, own))}. The node's address changed since the "
         "entry was made. Older versions of Cilium keep it, and replies go nowhere until it is "

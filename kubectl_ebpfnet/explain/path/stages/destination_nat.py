@@ -27,7 +27,7 @@ from kubectl_ebpfnet.model.cilium import Backend
 from kubectl_ebpfnet.model.net import Address, Flow, endpoint_text
 from kubectl_ebpfnet.model.netfilter import NetfilterRule
 from kubectl_ebpfnet.model.nft import AnyRule
-from kubectl_ebpfnet.model.path import Decides, Fix, HopKind, State
+from kubectl_ebpfnet.model.path import Decides, Fix, HopKind, Outcome, State
 
 End = tuple[Address, int | None]
 """A destination: address and port."""
@@ -139,7 +139,9 @@ def _translated(
         places = [kinds.place(_backend(end, flow)) for end in targets]
         chosen = kinds.place(_backend(target, flow))
         proof = rules_evidence(back_end, end.way)
-        kube_proxy_behind.report(walk, here.node, service, chosen, places, proof)
+        answered = is_seen and tracked is not None and tracked.outcome is Outcome.ANSWERED
+        meets = kube_proxy_behind.Meets(chosen, places, answered=answered)
+        kube_proxy_behind.report(walk, here.node, service, meets, proof)
     if seen is not None and tracked is not None and to not in targets and walk.answered_now():
         walk.contradicts(
             f"nf_conntrack has {flow} sent to "

@@ -16,7 +16,7 @@ from kubectl_ebpfnet.explain.path.state import Choice, PathBuilder, Where
 from kubectl_ebpfnet.model.cilium import Backend
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.net import Address, Flow, endpoint_text
-from kubectl_ebpfnet.model.path import Decides, Evidence, Packet, State, TrackedFlow
+from kubectl_ebpfnet.model.path import Decides, Evidence, Outcome, Packet, State, TrackedFlow
 
 
 def backend_of(tracked: TrackedFlow | None, service: ServiceAddress) -> Flow | None:
@@ -84,7 +84,9 @@ def rewrite(
     text += _how_chosen(service, chosen.target, chosen.state, other)
     short = f"{service.owner_title} {how}"
     _translated(walk, packet, service, where, text, chosen.state, chosen.evidence, short)
-    _weigh(walk, packet, service, where[2], is_elsewhere=other is not None)
+    answered = tracked or walk.tracked
+    answers = seen is not None and answered is not None and answered.outcome is Outcome.ANSWERED
+    _weigh(walk, packet, service, where[2], is_elsewhere=other is not None, answers=answers)
     every = (*service.usable, *_kept(walk, service))
     if walk.choice is None and len(every) > 1:
         others = tuple(b for b in every if kinds.place(b) != chosen.target)
@@ -138,7 +140,13 @@ def _chosen(
 
 
 def _weigh(
-    walk: PathBuilder, packet: Packet, service: ServiceAddress, node: str, *, is_elsewhere: bool
+    walk: PathBuilder,
+    packet: Packet,
+    service: ServiceAddress,
+    node: str,
+    *,
+    is_elsewhere: bool,
+    answers: bool,
 ) -> None:
     """Note what speaks against the backend that is followed.
 
@@ -148,6 +156,7 @@ def _weigh(
         service: the frontend.
         node: that balances.
         is_elsewhere: the backend is a pod of another cluster.
+        answers: the backend answered the newest attempt.
     """
     flow = packet.flow
     if service.redirects_locally and any(b.address == flow.source for b in service.backends):
@@ -161,7 +170,7 @@ def _weigh(
     if gone is None or not known:
         return
     if service.stale([gone]):
-        agent_behind.note_stale(walk, service, gone, node)
+        agent_behind.note_stale(walk, service, gone, node, answered=answers)
     elif gone in cilium_behind.not_ready(service):
         agent_behind.note_not_ready(walk, service, gone, node)
 

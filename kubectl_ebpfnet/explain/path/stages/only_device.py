@@ -112,7 +112,7 @@ def _asks_in_vain(
         title = f"{decision.refused} on {node.name}, which asks for the MAC of {target} on {device}"
         fix = by
     walk.finding(
-        Severity.ERROR, title,
+        Severity.WARNING if walk.answered_now() else Severity.ERROR, title,
         f"It arrives only if somebody on the link answers for {target}, as a router with proxy ARP "
         "does.",
         evidence,

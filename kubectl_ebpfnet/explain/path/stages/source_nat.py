@@ -94,7 +94,7 @@ def _translated(
         return here.to(here.stage, packet=packet)
     if seen is not None and seen.source == flow.source:
         walk.finding(
-            Severity.ERROR,
+            Severity.WARNING,
             f"nf_conntrack tracks the flow without the translation that {end.rule.chain} rule "
             f"{end.rule.number} asks for",
             "The entry is older than the rule, or another rule took the packet first. "

@@ -9,6 +9,7 @@ from dataclasses import replace
 from kubectl_ebpfnet.explain.kernel import kube_proxy, kube_proxy_nft
 from kubectl_ebpfnet.explain.kernel.kube_proxy_dead_end import DeadEnd, dead_end
 from kubectl_ebpfnet.explain.kernel.kube_proxy_refusals import left_alone
+from kubectl_ebpfnet.explain.path import backends as kinds
 from kubectl_ebpfnet.explain.path.own_flow import tracked_at
 from kubectl_ebpfnet.explain.path.service_address import ServiceAddress
 from kubectl_ebpfnet.explain.path.stages.hook_tables import HookTables
@@ -43,6 +44,9 @@ def not_translated(
     node = walk.cluster.node(here.node)
     if walk.cluster.node_of(service.address) not in ("", here.node):
         return here  # a node port of another node, which balances it itself
+    own = (service.address, service.port)
+    if service.usable and all(kinds.place(each) == own for each in service.usable):
+        return here  # a hostPort of a hostNetwork pod: the node's own process, and no rule of it
     found = _where_left(here, rules, service, chain)
     if node.config.kube_proxy_replacement and (found is None or found[0].broken):
         return here  # rules that kube-proxy left behind have nothing to translate
