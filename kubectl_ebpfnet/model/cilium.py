@@ -246,6 +246,7 @@ class CiliumNode:
         router_addresses: CiliumInternalIPs (of cilium_host).
         pod_cidrs: what pods there get their addresses from.
         wireguard_key: public key by which the other nodes send to it, in base64; "" for none.
+        cluster: of a clustermesh, as an agent names it; "" for a cluster without a name of its own.
     """
 
     name: str
@@ -253,6 +254,7 @@ class CiliumNode:
     router_addresses: tuple[Address, ...] = ()
     pod_cidrs: tuple[Network, ...] = ()
     wireguard_key: str = ""
+    cluster: str = ""
     span: Span = field(default=NOWHERE, compare=False)
 
 

@@ -34,6 +34,15 @@ def conflicts(cluster: ClusterView) -> Iterator[Finding]:
 
 def _several_nodes(cluster: ClusterView) -> Iterator[Finding]:
     for address, names in sorted(cluster.shared_node_addresses.items(), key=lambda e: str(e[0])):
+        if cluster.may_move(address):
+            yield Finding(
+                Severity.INFO,
+                f"nodes {' and '.join(names[:2])} list {address} beside an address of their own",
+                "As where kube-vip or keepalived holds a virtual address, which moves between "
+                "nodes: one of them has it at a time (`ip -br address`).",
+                cite.whole(cluster.api_record("nodes", "ciliumnodes")),
+            )
+            continue
         yield Finding(
             Severity.ERROR,
             f"nodes {' and '.join(names[:2])} have the same address {address}",
@@ -60,11 +69,18 @@ def _prefixes(cluster: ClusterView) -> Iterator[Finding]:
     """Report prefixes that overlap: sorted, one that holds another stands before it."""
     for (first, one), (second, other) in _overlaps(cluster.prefixes):
         both = f"{first}" if first == second else f"{first} and {second}, which overlap"
-        yield Finding(
-            Severity.ERROR,
-            f"nodes {one} and {other} give pods addresses of {both}",
+        left = [name for name in (one, other) if lists.is_left(cluster, name)]
+        detail = (
             "Pods of both may get the same address. A node whose CiliumNode is made anew gets a "
-            "prefix of its own.",
+            "prefix of its own."
+        )
+        if left:
+            detail = f"{left[0]} has no Node any more: `kubectl delete ciliumnode {word(left[0])}` "
+            detail += "removes what is left of it."
+        yield Finding(
+            Severity.WARNING if left else Severity.ERROR,
+            f"nodes {one} and {other} give pods addresses of {both}",
+            detail,
             cite.whole(cluster.api_record("ciliumnodes", "nodes")),
         )
 
@@ -96,10 +112,7 @@ def _overlaps(
 
 def _without_node(cluster: ClusterView) -> Iterator[Finding]:
     """Report CiliumNodes without a Node: other agents route to them, and their prefix is taken."""
-    record = lists.read(cluster, "nodes")
-    if record is None:
-        return
-    left = [n.name for n in cluster.kube.cilium_nodes if cluster.kube_node(n.name) is None]
+    left = [n.name for n in cluster.kube.cilium_nodes if lists.is_left(cluster, n.name)]
     if left:
         commands = few([f"`kubectl delete ciliumnode {word(name)}`" for name in left], _NAMED)
         yield Finding(

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kubectl_ebpfnet.explain.path import commands
-from kubectl_ebpfnet.explain.path.endings import Dropped, Stopped
+from kubectl_ebpfnet.explain.path.endings import Arrived, Dropped, Stopped
 from kubectl_ebpfnet.explain.path.state import PathBuilder
 from kubectl_ebpfnet.explain.views import cite, lists
 from kubectl_ebpfnet.explain.views.node import NodeView
@@ -38,7 +38,9 @@ def report(walk: PathBuilder) -> None:
         if _several_pods(walk, address):
             continue
         names, pods = _holders(walk, address), cluster.pods_with(address)
-        if len(names) > 1:
+        if len(names) > 1 and cluster.may_move(address):
+            _moving(walk, address, names)
+        elif len(names) > 1:
             _several_nodes(walk, address, names)
         elif names and pods:
             _pod_and_node(walk, address, pods[0], names[0])
@@ -120,6 +122,27 @@ def _several_nodes(walk: PathBuilder, address: Address, names: list[str]) -> Non
     _open(walk, title, fix)
 
 
+def _moving(walk: PathBuilder, address: Address, names: list[str]) -> None:
+    """Report a virtual address that the objects of several nodes have: that of the API servers, or
+    of a load-balancer, which moves between nodes (kube-vip, keepalived), and that a kubelet or a
+    cloud's controller takes for the node's. The devices tell who has it."""
+    cluster = walk.cluster
+    read = [name for name in names if cluster.node(name)[q.ADDRESSES].known]
+    having = [name for name in read if cluster.node(name).having(q.ADDRESSES, address, "address")]
+    if len(read) == len(names) and having == [cluster.owner_of(address)]:
+        return
+    named = " and ".join(names[:2])
+    title = f"nodes {named} both list {address}, which moves between them or is on both"
+    fix = Fix("See which node's devices have it now.", "ip -br address")
+    walk.finding(
+        Severity.WARNING, title,
+        "Each has another InternalIP beside it, as where kube-vip or keepalived holds a virtual "
+        "address. Who has it now, by the devices, gets the packets.",
+        cite.whole(cluster.api_record("nodes")),
+    )  # fmt: skip
+    _open(walk, title, fix)
+
+
 def _pod_and_node(walk: PathBuilder, address: Address, pod: Pod, node: str) -> None:
     title = f"pod {pod.namespace}/{pod.name} has {address}, an address of node {node}"
     walk.finding(
@@ -143,8 +166,10 @@ def _prefixes(walk: PathBuilder, address: Address) -> None:
         return
     (one, first), (other, second) = owners[:2]
     both = f"{first}" if first == second else f"{first} and {second}, which overlap"
-    unknown = (n for n in (one, other) if cluster.kube_node(n) is None)
-    stale = next(unknown, "") if lists.read(cluster, "nodes") is not None else ""
+    stale = next((name for name in (one, other) if lists.is_left(cluster, name)), "")
+    title = f"nodes {one} and {other} give pods addresses of {both}"
+    if not stale and isinstance(walk.end, Arrived):
+        walk.contradicts(title)
     detail = (
         "Pods of both may get the same address, and routes to it lead to one of them. "
         f"`{_CILIUM_NODES},CIDRS:.spec.ipam.podCIDRs` lists them; a node whose CiliumNode is made "
@@ -155,7 +180,7 @@ def _prefixes(walk: PathBuilder, address: Address) -> None:
         detail += "what is left of it."
     walk.finding(
         Severity.WARNING if stale else Severity.ERROR,
-        f"nodes {one} and {other} give pods addresses of {both}", detail,
+        title, detail,
         cite.whole(cluster.api_record("ciliumnodes", "nodes")),
     )  # fmt: skip
 
@@ -173,8 +198,9 @@ def _in_prefix(walk: PathBuilder, address: Address, whose: str) -> None:
 
 
 def _open(walk: PathBuilder, title: str, fix: Fix) -> None:
-    """Say that another way is as likely as the one that is shown."""
+    """Say that another way is as likely as the one that is shown, be it answered or not."""
     end = walk.end
+    walk.contradicts(title)
     if isinstance(end, Stopped):
         walk.end = replace(end, reason=f"{title}; {end.reason}", fix=fix)
         return

@@ -164,9 +164,28 @@ class ClusterView:
         """Nodes as Cilium knows them: CiliumNode objects, then the agents' node lists."""
         nodes = {node.name: node for node in self.kube.cilium_nodes}
         for name in self.node_names:
-            for node in self.node(name)[q.CILIUM_NODES].facts:
+            for node in self._of_this_cluster(name):
                 nodes.setdefault(node.name, node)
         return tuple(nodes.values())
+
+    def _of_this_cluster(self, name: str) -> list[CiliumNode]:
+        """Return the nodes that an agent lists, without those of other clusters of a clustermesh,
+        which may have the same names.
+
+        An agent names the cluster before a node (Cilium pkg/node/types, Fullname), but for one
+        that is called `default`. Which one is its own tells the setting, else the agent's node.
+        """
+        listed = self.node(name)[q.CILIUM_NODES].facts
+        clusters = {node.cluster for node in listed}
+        if len(clusters) < 2:
+            return list(listed)
+        said = [dict(data).get("cluster-name") for _, key, data in self.kube.config_maps
+                if key == "cilium-config"]  # fmt: skip
+        own = {"" if each == "default" else each for each in said if each} & clusters
+        addresses = self.node(name).own_addresses
+        own = own or {n.cluster for n in listed if set(n.addresses) & set(addresses)}
+        own = own or {node.cluster for node in listed if node.name == name}
+        return [node for node in listed if own == {node.cluster}]
 
     def node_of(self, address: Address) -> str:
         """Return the name of the node that has this address, "" without one."""
@@ -214,6 +233,17 @@ class ClusterView:
         """Return the nodes whose objects have an InternalIP or CiliumInternalIP: more than one
         only by a fault."""
         return tuple(self._holders.get(address, ()))
+
+    def may_move(self, address: Address) -> bool:
+        """Tell whether an address of several nodes may be a virtual one, which moves between them:
+        each Node that has it has another InternalIP too."""
+        holders = [node for node in self.kube.nodes if address in node.internal_addresses]
+        return bool(holders) and all(
+            any(
+                one != address and one.version == address.version for one in node.internal_addresses
+            )
+            for node in holders
+        )
 
     @property
     def shared_node_addresses(self) -> dict[Address, list[str]]:

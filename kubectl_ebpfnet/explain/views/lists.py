@@ -44,3 +44,8 @@ def read(
     """
     found = records_of(cluster, resource, namespace, selector)
     return next((record for record in found if record.number in cluster.understood), None)
+
+
+def is_left(cluster: ClusterView, name: str) -> bool:
+    """Tell whether a CiliumNode is what is left of a node: the Nodes were listed, and lack it."""
+    return cluster.kube_node(name) is None and read(cluster, "nodes") is not None

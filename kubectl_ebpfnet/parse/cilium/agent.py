@@ -221,7 +221,7 @@ def nodes(data: bytes) -> tuple[CiliumNode, ...]:
 
 
 def _node(item: Any, span: Span) -> CiliumNode:
-    name = js.text(item, "name").rpartition("/")[2]
+    cluster, _, name = js.text(item, "name").rpartition("/")
     if not name:
         raise ParseError(NODES, 0, "a node without a name")
     primaries = [js.dig(item, "primary-address", family) for family in ("ipv4", "ipv6")]
@@ -236,6 +236,7 @@ def _node(item: Any, span: Span) -> CiliumNode:
         + tuple(a for a in secondary if a not in router_addresses),
         router_addresses=router_addresses,
         pod_cidrs=cidrs,
+        cluster=cluster,
         span=span,
     )
 

@@ -57,6 +57,33 @@ def test_a_cilium_node_without_a_node() -> None:
     assert "kubectl delete ciliumnode node9" in text
 
 
+def test_a_prefix_of_what_is_left_of_a_node_is_no_error() -> None:
+    """path says the same (tests/explain/path/test_owners.py)."""
+
+    def left(items: list[dict[str, Any]]) -> None:
+        gone = copy.deepcopy(items[0])
+        gone["metadata"]["name"] = "node9"
+        items.append(gone)
+
+    said = {title: severity for severity, title in found(edited("get ciliumnodes", left))}
+    overlaps = [severity for title, severity in said.items() if "give pods addresses of" in title]
+    assert overlaps == ["warning"]
+
+
+def test_a_virtual_address_that_two_nodes_list_is_no_error() -> None:
+    def virtual(items: list[dict[str, Any]]) -> None:
+        for item in items:
+            vip = {"type": "InternalIP", "address": "172.31.7.100"}
+            item["status"]["addresses"].append(vip)
+
+    bundle = edited("get nodes", virtual)
+    assert found(bundle) == [
+        ("info", "nodes node1 and node2 list 172.31.7.100 beside an address of their own")
+    ]
+    text = render(examine(bundle), bundle, "table", View(100, False, False))
+    assert "172.31.7.100" in text
+
+
 def test_two_nodes_with_one_address() -> None:
     def same(items: list[dict[str, Any]]) -> None:
         for item in items:

@@ -33,7 +33,18 @@ def test_a_tunnel_to_an_address_that_the_node_lost_is_a_drop() -> None:
 
 
 def test_a_tunnel_to_an_address_that_a_local_route_has_comes_in() -> None:
-    assert answer("svc/web", moved("ip -j addr")).verdict == "reachable"
+    path = answer("svc/web", moved("ip -j addr"))
+    assert path.verdict == "reachable"
+    said = f"no device of node1 has {NODE1}, and a local route of it does"
+    assert f"but {said}" in path.reason
+    assert finding(path, said).severity == "warning"
+    assert said not in answer("svc/web").reason
+
+
+def test_a_pod_whose_local_route_has_its_address_takes_it() -> None:
+    other = edit("client", "ip addr", lambda text: text.replace("10.44.1.144", "10.44.1.145"))
+    local = edit("client", "ip route", lambda text: f"{text}local 10.44.1.144 dev lo\n")
+    assert answer("pod/client:8080", other, local, source="ws1").verdict == "reachable"
 
 
 @pytest.mark.parametrize(("to", "source"), [("pod/client:8080", "ws1"), ("pod/ws1:8080", "client")])

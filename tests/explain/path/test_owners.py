@@ -7,12 +7,18 @@ import copy
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
 
+from kubectl_ebpfnet.explain.views.cluster import ClusterView
+from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.path import Path
-from tests.explain.path.changed import Change, ask, changed, dropped_at, finding, say
+from tests.explain.path.attempted import attempt
+from tests.explain.path.changed import VXLAN, Change, ask, changed, dropped_at, finding, say
+from tests.explain.path.changed import without as without_record
 from tests.explain.path.test_tunnel_end import CT, RECORDED
 from tests.explain.path.variants import edit
 
@@ -48,9 +54,9 @@ def answer(*changes: Change, to: str = "svc/web") -> Path:
     return ask(changed(RECORDED, *unseen, *changes), "client", to)
 
 
-def twin(items: Items, *, deleting: bool = False) -> None:
+def twin(items: Items, *, deleting: bool = False, of: str = WEB) -> None:
     """A pod of node2 with the address of web."""
-    pod = copy.deepcopy(named(items, WEB))
+    pod = copy.deepcopy(named(items, of))
     pod["metadata"] |= {"name": "twin", "uid": "another"}
     if deleting:
         pod["metadata"]["deletionTimestamp"] = "2026-11-30T05:00:00Z"
@@ -123,7 +129,9 @@ def prefix(name: str, cidr: str) -> Callable[[Items], object]:
     ],
 )
 def test_prefixes_that_overlap_are_a_finding(name: str, cidr: str, said: str) -> None:
-    assert finding(answer(objects(CILIUM_NODES, prefix(name, cidr))), said)
+    path = answer(objects(CILIUM_NODES, prefix(name, cidr)))
+    found = finding(path, said)
+    assert found.severity == "warning" or f"but {found.title}" in path.reason
 
 
 def test_a_ciliumnode_without_a_node_is_what_is_left_of_one() -> None:
@@ -199,6 +207,42 @@ def test_a_pod_that_is_gone_is_open(to: str) -> None:
     assert path.fix is not None
 
 
+def at(started: str, *commands: str) -> Change:
+    """Commands were asked at a time of 04:52."""
+
+    def change(record: Record) -> Record:
+        asked = record.command in commands
+        return replace(record, started=f"2026-11-30T04:52:{started}Z") if asked else record
+
+    return change
+
+
+SLICES, CILIUM_ENDPOINTS = "get endpointslices -A", "get ciliumendpoints -A"
+
+
+def test_a_pod_that_only_an_agent_names_which_was_asked_later_may_be_new() -> None:
+    def unnamed(items: Items) -> None:
+        items[:] = [one for one in items if WEB_ADDRESS not in json.dumps(one)]
+
+    gone = objects(PODS, without(WEB))
+    agent_alone = (gone, objects(SLICES, unnamed), objects(CILIUM_ENDPOINTS, unnamed))
+    path = answer(*agent_alone, to=f"{WEB_ADDRESS}:8080")
+    assert path.verdict == "unknown"
+    said = f"pod default/{WEB} is not in the list of pods, and {WEB_ADDRESS} is its address by the"
+    assert said in path.cause
+    assert finding(path, "it is gone, or was made since").severity == "warning"
+    path = answer(*agent_alone, at("40", ENDPOINT_LIST), to=f"{WEB_ADDRESS}:8080")
+    assert finding(path, "is gone from the API server").severity == "error"
+
+
+def test_lists_that_were_read_long_after_the_pods_may_name_a_new_one() -> None:
+    gone, agent = objects(PODS, without(WEB)), edit("node1", ENDPOINT_LIST, unlisted)
+    later = answer(gone, agent, at("40", PODS))
+    assert finding(later, "it is gone, or was made since").severity == "warning"
+    at_once = answer(gone, agent, at("54", PODS))
+    assert finding(at_once, "is gone from the API server").severity == "error"
+
+
 def test_a_pod_that_nobody_listed_is_not_gone() -> None:
     gone = objects(PODS, without(WEB))
     in_part = edit_argv(PODS, ("get", "pods", "-n", "other"))
@@ -207,8 +251,6 @@ def test_a_pod_that_nobody_listed_is_not_gone() -> None:
 
 def edit_argv(command: str, argv: tuple[str, ...]) -> Change:
     """A command was another one."""
-    from dataclasses import replace
-
     return lambda record: replace(record, argv=argv) if record.command == command else record
 
 
@@ -308,3 +350,64 @@ def test_an_endpoint_that_is_being_deleted_has_its_address_no_more() -> None:
     path = answer(edit("node1", ENDPOINT_LIST, left))
     assert path.verdict == "reachable"
     assert not [one.title for one in path.findings if one.severity != "info"]
+
+
+def test_an_answer_beside_two_pods_with_one_address_is_said_with_them() -> None:
+    with attempt(1.0):
+        path = ask(changed(VXLAN, objects("get pods", lambda items: twin(items, of="web"))),
+                   "client", "pod/web:8080")  # fmt: skip
+    assert path.verdict == "delivered"
+    assert "; but pods default/web (node1) and default/twin (node2) have the same" in path.reason
+
+
+VIP = "172.31.7.100"
+
+
+def lists_vip(items: Items) -> None:
+    """kube-vip's address, which moved, is an InternalIP of both nodes."""
+    for item in items:
+        item["status"]["addresses"].append({"type": "InternalIP", "address": VIP})
+
+
+def on_device(node: str) -> Change:
+    def change(text: str) -> str:
+        links = json.loads(text)
+        device = next(one for one in links if one["ifname"] == "eth0")
+        one = {"family": "inet", "local": VIP, "prefixlen": 32, "scope": "global"}
+        device["addr_info"].append(one)
+        return json.dumps(links)
+
+    return edit(node, ADDRESSES, change)
+
+
+def test_a_virtual_address_that_two_nodes_list_is_the_ones_whose_devices_have_it() -> None:
+    both = objects(NODES, lists_vip)
+    assert quiet(answer(both))
+    path = answer(both, to=f"{VIP}:10250")
+    assert path.verdict == "unknown"
+    said = f"nodes node1 and node2 both list {VIP}, which moves between them"
+    assert said in path.reason
+    assert not [f.title for f in path.findings if f.severity == "error"]
+    held = answer(both, on_device("node2"), to=f"{VIP}:10250")
+    assert not [f.title for f in held.findings if f.severity != "info"]
+
+
+def test_nodes_of_another_cluster_with_the_same_names_are_not_this_ones() -> None:
+    """Where no CiliumNode was read, an agent's list has the nodes of all clusters of the mesh."""
+
+    def both(text: str) -> str:
+        own = json.loads(text)
+        far = json.loads(text.replace("172.31.7.", "172.31.8.").replace("10.44.", "10.200."))
+        for cluster, items in (("far", far), ("near", own)):
+            for item in items:
+                item["name"] = f"{cluster}/{item['name']}"
+        return json.dumps([*far, *own])
+
+    agents = [edit(node, "cilium-dbg node list -o json", both) for node in ("node1", "node2")]
+    unread = without_record("", CILIUM_NODES), without_record("", NODES)
+    unset = without_record("", CONFIG)
+    for settings in ((), (unset,)):
+        cluster = ClusterView(changed(RECORDED, *unread, *settings, *agents))
+        assert cluster.node_of(ip_address("172.31.7.11")) == "node1"
+        assert cluster.node_of(ip_address("172.31.8.11")) == ""
+        assert {str(cidr) for cidr in cluster.pod_cidrs} == {"10.44.0.0/24", "10.44.1.0/24"}

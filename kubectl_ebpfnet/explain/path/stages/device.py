@@ -171,8 +171,8 @@ def _by_cilium_host(walk: PathBuilder, here: PacketState, node: NodeView) -> Pac
             evidence,
             title=f"{target} is in {here.node}'s pod CIDR, but no endpoint has it",
             detail=_why_unroutable(walk, node, target),
-            cause=gone[0] if gone is not None else _cause_unroutable(node, target),
-            fix=gone[1] if gone is not None else _fix_unroutable(node, target),
+            cause=gone.title if gone is not None else _cause_unroutable(node, target),
+            fix=gone.fix if gone is not None else _fix_unroutable(node, target),
         )
         return None
     unread = ": its row of the ipcache was not read" if node.left_out(q.IPCACHE, target) else ""

@@ -15,8 +15,9 @@ from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.kernel import Route
 from kubectl_ebpfnet.model.net import Address
-from kubectl_ebpfnet.model.path import Fix, HopKind, HopPlace, State
+from kubectl_ebpfnet.model.path import Fix, HopKind, HopPlace, Severity, State
 
 CILIUMS = Mark(0, 0xF000)
 """A mark that Cilium sets: its programs leave these bits alone (bpf/lib/common.h, MARK_MAGIC_*)."""
@@ -130,10 +131,13 @@ def is_for(walk: PathBuilder, here: PacketState, node: NodeView, device: str) ->
     assert outer is not None
     target = outer.destination
     routes = node[q.ROUTES]
-    if not (read.known and routes.known) or target in node.own_addresses:
+    if not (read.known and routes.known) or any(one.address == target for one in read.facts):
         return True
     local = [one for one in routes.facts if one.type == "local" and one.table != _PROXYS]
-    if any(target in one.destination for one in local):
+    taken = [one for one in local if target in one.destination]
+    if taken:
+        if taken[0].destination.num_addresses == 1:
+            _only_by_route(walk, node, target, taken[0])
         return True
     listed = ", ".join(map(str, node.addresses_of(device, target.version)))
     walk.drop(
@@ -146,6 +150,20 @@ def is_for(walk: PathBuilder, here: PacketState, node: NodeView, device: str) ->
         fix=Fix(f"Give {node.name} the address {target} again.", "ip address"),
     )  # fmt: skip
     return False
+
+
+def _only_by_route(walk: PathBuilder, node: NodeView, target: Address, route: Route) -> None:
+    """Report an address that a local route has and no device: the kernel adds and removes the two
+    together, so the records disagree, or somebody added the route. What is for it is taken."""
+    title = f"no device of {node.name} has {target}, and a local route of it does"
+    proof = cite.whole(node[q.ADDRESSES].record) + cite.of(node[q.ROUTES].record, route.span)
+    walk.finding(
+        Severity.WARNING, title,
+        "The node takes what is for the address by that route. Without the address, nothing that "
+        "it sends has it by itself, and the route goes when it is set anew.",
+        proof,
+    )  # fmt: skip
+    walk.lets_pass_though(title, proof)
 
 
 def _context(

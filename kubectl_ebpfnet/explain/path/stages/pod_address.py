@@ -30,6 +30,9 @@ def has(walk: PathBuilder, netns: PodNetns, pod: Pod, address: Address) -> None:
     own = [one.address for one in read.facts if one.address.version == address.version]
     if pod.host_network or not read.known or not own or address in own:
         return
+    routes = netns.routes(address.version).facts
+    if any(one.type == "local" and address in one.destination for one in routes):
+        return  # its stack takes what a local route has
     listed = ", ".join(str(one) for one in netns.own_addresses if one.version == address.version)
     name = f"{pod.namespace}/{pod.name}"
     title = f"no device of pod {name} has {address}, its address by Kubernetes"
