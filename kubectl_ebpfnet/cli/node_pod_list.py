@@ -26,7 +26,7 @@ def printed_manifest(namespace: str, target: str, image: str, pull_secret: str, 
     """
     from kubectl_ebpfnet.cluster.nodepods.installed import manifests
     from kubectl_ebpfnet.cluster.nodepods.manifest import DEFAULT_IMAGE, NodePodOptions
-    from kubectl_ebpfnet.model.node_pods import INSTALLED_NAMESPACE
+    from kubectl_ebpfnet.model.node_pods import ANY_IMAGE, INSTALLED_NAMESPACE
     from kubectl_ebpfnet.render.text.documents import manifest_text
 
     if namespace and not (is_name(namespace) and "." not in namespace and len(namespace) <= 63):
@@ -38,7 +38,9 @@ def printed_manifest(namespace: str, target: str, image: str, pull_secret: str, 
         )
     options = NodePodOptions(image or DEFAULT_IMAGE, pull_secret)
     node = _node_name(target) if target else ""
-    return manifest_text(manifests(namespace or INSTALLED_NAMESPACE, node, options), output)
+    text = manifest_text(manifests(namespace or INSTALLED_NAMESPACE, node, options), output)
+    remark = f"# {DEFAULT_IMAGE} is the quick way; {ANY_IMAGE}.\n"
+    return text if image or output != "yaml" else remark + text
 
 
 def _node_name(word: str) -> str:

@@ -9,6 +9,12 @@ from kubectl_ebpfnet.model.dataclass import dataclass
 SCHEMA = "ebpfnet.dev/node-pods/v1"
 INSTALLED_NAMESPACE = "ebpfnet"
 """Of node pods that stay, unless `node-pods --print-manifest -n` named another."""
+OLDEST_PYTHON = "3.11"
+EXAMPLE_IMAGE = "python:3.13-slim"
+"""A public image that will do; no image of ours has to be pulled."""
+ANY_IMAGE = f"--image takes any with Python {OLDEST_PYTHON} or later, such as {EXAMPLE_IMAGE}"
+NO_IMAGE = "cannot pull the image"
+"""Words of every reason why a node pod's image is not there."""
 
 
 class Origin(StrEnum):

@@ -1,4 +1,4 @@
-"""`path` on a terminal, whole, where no agent answers: it deploys a node pod only if the user says so.
+"""`path` on a terminal, whole, where no agent answers: it deploys node pods if the user says so.
 
 The terminal is a real pseudo-terminal, the cluster a FAKE one, whose node pods answer nothing;
 deployments on a real one are in tests/lab.
@@ -16,9 +16,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from kubectl_ebpfnet.cluster.nodepods.manifest import DEFAULT_IMAGE
+from kubectl_ebpfnet.model.node_pods import ANY_IMAGE, EXAMPLE_IMAGE
 from tests.cli.console import KUBECTL, PROGRAM, environment, run_process
 from tests.cluster.fake_api_server import ExecEnd, FakeApiServer, exited
-from tests.cluster.fake_cluster import RUNNING, FakeCluster
+from tests.cluster.fake_cluster import RUNNING, FakeCluster, waiting
 from tests.cluster.node_sessions import OURS, answer, requests, session_words
 
 QUESTION = "no Cilium agent runs there: deploy a node pod on n1 (image"
@@ -147,6 +149,49 @@ def test_without_a_terminal_nothing_is_deployed_and_both_flags_are_named(
     said = " ".join(done.stdout.split())
     why = "there is no terminal to ask on; --yes or --node-access pod deploys node pods"
     assert why in said
+    assert deployed(cluster) == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["path", "pod/client", "1.1.1.1:80"], ["flows", "pod/client"], ["programs", "node/n1"],
+     ["netkat", "node/n1", "1.1.1.1", "80"]],
+    ids=lambda words: words[0],
+)  # fmt: skip
+def test_an_image_that_cannot_be_pulled_is_told_with_one_that_will_do(
+    cluster: FakeCluster, command: list[str]
+) -> None:
+    """No release is out: nobody can pull the image that is asked for where no flag names one."""
+    cluster.pod_status = lambda _: waiting("ErrImagePull", "not found")
+    name, *rest = command
+    yes = [] if name == "netkat" else ["--yes"]
+    done = run_process(name, f"--server={cluster.server.url}", *yes, *rest)
+    said = " ".join(f"{done.stdout}\n{done.stderr}".split())
+    told = said.split(f"node n1 cannot pull the image {DEFAULT_IMAGE}: ErrImagePull: not found; ")
+    assert len(told) > 1, said
+    assert all(each.startswith(ANY_IMAGE) for each in told[1:])
+    if name == "path":
+        fix = said.partition("Fix ")[2]
+        assert fix.startswith("Name an image that the nodes can pull. kubectl ebpfnet path ")
+        assert fix.partition(" --node-access pod --image ")[2].startswith(EXAMPLE_IMAGE)
+    assert deployed(cluster) == ["n1"]
+
+
+@pytest.mark.parametrize(
+    ("ready", "flags", "advised"),
+    [(False, ["--yes"], False), (True, [], True)],
+    ids=["it cannot be had", "nobody was asked"],
+)
+def test_node_pods_are_advised_unless_there_can_be_none(
+    cluster: FakeCluster, ready: bool, flags: list[str], advised: bool
+) -> None:
+    cluster.objects["/api/v1/nodes/n1"]["status"]["conditions"][0]["status"] = str(ready)
+    done = run_process(*words(cluster, *flags))
+    assert done.returncode == 4
+    assert (
+        "no node pod can start on n1: not Ready since " in " ".join(done.stdout.split())
+    ) != ready
+    assert ("Let node pods read the nodes." in done.stdout) is advised
     assert deployed(cluster) == []
 
 

@@ -29,6 +29,7 @@ from kubectl_ebpfnet.parse import kube
 
 _LOST = frozenset(("Evicted", "NodeLost", "Shutdown", "Terminated"))
 """Reasons in a pod's status while its containers may still be listed as running (kubelet)."""
+NOT_RUNNING = "it does not run"
 _SPARE_SECONDS = 60  # a kept pod with less lifetime left is not used
 
 
@@ -95,7 +96,7 @@ def why_not_used(value: Object, now: datetime) -> str:
     if kept and labels.get(VERSION) != __version__:
         return f"version {labels.get(VERSION, '')} kept it, this is {__version__}"
     if not is_running(pod) or has_ended(pod) or pod.status_reason in _LOST:
-        return "it does not run"
+        return NOT_RUNNING
     soon = manifest.rfc3339(now + timedelta(seconds=_SPARE_SECONDS))
     if kept and notes.get(EXPIRES, "") <= soon:  # RFC 3339 in UTC sorts as text
         return "its time is over"

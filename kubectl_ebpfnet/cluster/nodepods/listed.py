@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from datetime import datetime
 
 from kubectl_ebpfnet.cluster.client.api import Api, Object
-from kubectl_ebpfnet.cluster.nodepods.kept import standing_pods, why_not_used
+from kubectl_ebpfnet.cluster.nodepods.kept import NOT_RUNNING, standing_pods, why_not_used
 from kubectl_ebpfnet.cluster.nodepods.manifest import (
     EXPIRES,
     KEEP,
@@ -15,8 +16,10 @@ from kubectl_ebpfnet.cluster.nodepods.manifest import (
     STARTED_BY,
     VERSION,
 )
+from kubectl_ebpfnet.cluster.nodepods.status import failure_of
 from kubectl_ebpfnet.errors import Forbidden, ParseError
 from kubectl_ebpfnet.model import json_members as js
+from kubectl_ebpfnet.model.kube import Pod
 from kubectl_ebpfnet.model.node_pods import ListedNodePod, Origin
 from kubectl_ebpfnet.model.untrusted import moment
 from kubectl_ebpfnet.parse import kube
@@ -48,8 +51,14 @@ def _listed(value: Object, now: datetime) -> ListedNodePod:
     return ListedNodePod(
         pod.node, pod.namespace, pod.name, origin, pod.state, pod.image,
         labels.get(VERSION, ""), _age(value, now), notes.get(EXPIRES, "") if of_run else "",
-        notes.get(STARTED_BY, ""), why_not_used(value, now),
+        notes.get(STARTED_BY, ""), _problem(value, pod, now),
     )  # fmt: skip
+
+
+def _problem(value: Object, pod: Pod, now: datetime) -> str:
+    why = why_not_used(value, now)
+    failure = failure_of(pod, pod.node, math.inf) if why == NOT_RUNNING else None
+    return why if failure is None else str(failure)
 
 
 def _age(value: Object, now: datetime) -> float | None:

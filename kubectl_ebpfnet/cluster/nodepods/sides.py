@@ -11,11 +11,9 @@ from __future__ import annotations
 import functools
 
 from kubectl_ebpfnet.errors import ClusterError
+from kubectl_ebpfnet.model.node_pods import EXAMPLE_IMAGE, OLDEST_PYTHON
 from kubectl_ebpfnet.model.protocol import node_side
 
-OLDEST_PYTHON = "3.11"
-EXAMPLE_IMAGE = "python:3.13-slim"
-"""A public image that will do; no image of ours has to be pulled."""
 _PYTHON = ("python3", "-I", "-S", "-c")
 _SERVER = "kubectl_ebpfnet/node/server"
 

@@ -12,9 +12,10 @@ import threading
 import time
 
 from kubectl_ebpfnet.cluster.client.api import Api
-from kubectl_ebpfnet.cluster.nodepods.sides import EXAMPLE_IMAGE, OLDEST_PYTHON, no_python
+from kubectl_ebpfnet.cluster.nodepods.sides import no_python
 from kubectl_ebpfnet.errors import ClusterError
 from kubectl_ebpfnet.model.kube import Pod
+from kubectl_ebpfnet.model.node_pods import ANY_IMAGE, EXAMPLE_IMAGE, NO_IMAGE
 from kubectl_ebpfnet.parse import kube
 
 POLL_SECONDS = 0.1
@@ -26,8 +27,7 @@ _CONTAINER = frozenset(("CreateContainerError", "CreateContainerConfigError", "R
 _CONTAINER_SECONDS = 5.0  # the kubelet retries, and some of these reasons pass
 _SCHEDULER_SECONDS = 2.0  # a node's status may lag behind
 _IMAGE_HINT = (
-    f"--image takes any image with Python {OLDEST_PYTHON} or later that this node can pull, such as"
-    f" {EXAMPLE_IMAGE} or your registry's copy of it; --image-pull-secret logs in; --node-access"
+    f"your registry's copy of {EXAMPLE_IMAGE} will do; --image-pull-secret logs in; --node-access"
     " agent asks Cilium's agent"
 )
 _NO_PYTHON = re.compile('"?python3"?: (stat python3: )?(executable file not found|no such file)')
@@ -90,8 +90,9 @@ def failure_of(pod: Pod, node: str, waited: float) -> ClusterError | None:
         reason = status.reason if status.state == "waiting" else ""
         why = f"{reason}{_suffix(status.message)}"
         if reason in _IMAGE:
+            # In one sentence: in an answer of many it stands without a hint.
             return ClusterError(
-                f"node {node} cannot pull the image {pod.image}: {why}", hint=_IMAGE_HINT
+                f"node {node} {NO_IMAGE} {pod.image}: {why}; {ANY_IMAGE}", hint=_IMAGE_HINT
             )
         if reason in _CONTAINER and waited > _CONTAINER_SECONDS:
             return ClusterError(f"the node pod on {node} cannot start: {why}")
@@ -111,10 +112,13 @@ def _unfit_image(pod: Pod) -> ClusterError | None:
         return no_python(f"the image {pod.image}")
     if _OTHER_MACHINE.search(said):
         return ClusterError(
-            f"the image {pod.image} is not for the processor of node {pod.node}", hint=_IMAGE_HINT
+            f"the image {pod.image} is not for the processor of node {pod.node}; {ANY_IMAGE}",
+            hint=_IMAGE_HINT,
         )
     old = _OLD_PYTHON.search(said)
-    return ClusterError(f"the image {pod.image}: {old[0]}", hint=_IMAGE_HINT) if old else None
+    if old is None:
+        return None
+    return ClusterError(f"the image {pod.image}: {old[0]}; {ANY_IMAGE}", hint=_IMAGE_HINT)
 
 
 def pod_deleted(node: str) -> ClusterError:

@@ -10,10 +10,13 @@ from kubectl_ebpfnet.explain.path.endings import Stopped
 from kubectl_ebpfnet.explain.path.state import PathBuilder
 from kubectl_ebpfnet.model.evidence import LIVE, PlaceKind, Record, pod_place
 from kubectl_ebpfnet.model.net import TCP, endpoint_text, protocol_name
+from kubectl_ebpfnet.model.node_pods import EXAMPLE_IMAGE, NO_IMAGE
 from kubectl_ebpfnet.model.path import Fix, Target
 from kubectl_ebpfnet.model.shell import word
 
 _LATE = "that --timeout allows"  # collect/deadline.py
+_NO_NODE_POD = ("no node pod: ", "no node pod can start on ")  # collect/ask, cluster/nodepods
+_NOT_ASKED_FOR = (": not wanted", "deploys node pods")  # cli/agreement.py, cli/sources.py
 
 
 def wants_port(walk: PathBuilder) -> bool:
@@ -51,9 +54,17 @@ def how_to_get(walk: PathBuilder) -> Fix | None:
     again = f"kubectl ebpfnet path {sender} {_words(there, protocol)}{via}{size}"
     if any(_LATE in record.error for record in bundle.records):
         return Fix("Give the nodes more time to answer.", f"{again} --timeout 2m")
-    if by_node_pod:
+    again = f"{again} --node-access pod"
+    if any(NO_IMAGE in record.error for record in bundle.records):
+        return Fix("Name an image that the nodes can pull.", f"{again} --image {EXAMPLE_IMAGE}")
+    if by_node_pod or any(_failed(record) for record in bundle.records):
         return None
-    return Fix("Let node pods read the nodes.", f"{again} --node-access pod")
+    return Fix("Let node pods read the nodes.", again)
+
+
+def _failed(record: Record) -> bool:
+    """Tell whether a node pod was wanted, and could not be had: to ask for it changes nothing."""
+    return record.error.startswith(_NO_NODE_POD) and not record.error.endswith(_NOT_ASKED_FOR)
 
 
 def _matters(walk: PathBuilder, record: Record) -> bool:

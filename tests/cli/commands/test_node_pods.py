@@ -10,10 +10,11 @@ import yaml
 
 from kubectl_ebpfnet import __version__
 from kubectl_ebpfnet.cluster.nodepods.installed import manifests
-from kubectl_ebpfnet.cluster.nodepods.manifest import NodePodOptions
+from kubectl_ebpfnet.cluster.nodepods.manifest import DEFAULT_IMAGE, NodePodOptions
+from kubectl_ebpfnet.model.node_pods import ANY_IMAGE
 from tests.cli.console import run
 from tests.cluster.fake_api_server import FakeApiServer
-from tests.cluster.fake_cluster import RUNNING, FakeCluster
+from tests.cluster.fake_cluster import RUNNING, FakeCluster, waiting
 
 
 @pytest.fixture
@@ -36,6 +37,27 @@ def test_the_manifest_is_what_kubectl_reads_and_asks_no_cluster() -> None:
     assert [each["kind"] for each in listed] == ["Namespace", "Pod"]
     assert listed[1]["metadata"]["name"] == "ebpfnet-n1"
     assert listed[0]["metadata"]["name"] == "ebpfnet"
+
+
+def test_our_image_is_not_named_without_another_that_will_do() -> None:
+    ours = run("node-pods", "--print-manifest").stdout.splitlines()
+    assert ours[0] == f"# {DEFAULT_IMAGE} is the quick way; {ANY_IMAGE}."
+    other = run("node-pods", "--print-manifest", "--image", "x").stdout
+    assert not other.startswith("#")
+
+
+def test_a_node_pod_whose_image_cannot_be_pulled_is_listed_with_what_to_do(
+    cluster: FakeCluster,
+) -> None:
+    (_, made) = manifests("ebpfnet", "n1", NodePodOptions())
+    made = {**json.loads(json.dumps(made)), "status": waiting("ErrImagePull", "not found")}
+    made["spec"]["nodeName"] = "n1"
+    made["spec"]["containers"][0]["image"] = DEFAULT_IMAGE
+    cluster.objects["/api/v1/namespaces/ebpfnet/pods/ebpfnet-n1"] = made
+    done = run("node-pods", f"--server={cluster.server.url}", "-o", "json")
+    (listed,) = json.loads(done.stdout)["items"]
+    why = f"node n1 cannot pull the image {DEFAULT_IMAGE}: ErrImagePull: not found; {ANY_IMAGE}"
+    assert listed["problem"] == why
 
 
 @pytest.mark.parametrize("words", [(), ("node/n1",)])
