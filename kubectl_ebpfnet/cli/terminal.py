@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import io
 import os
 import sys
-from collections.abc import Callable, Iterable
-from typing import IO, TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO, TYPE_CHECKING, TextIO
 
 from kubectl_ebpfnet.errors import EbpfnetError, RunEnded, UsageError
 
@@ -44,14 +45,21 @@ def emit(text: str) -> None:
         ReaderGone: the other end of the pipe is closed.
         EbpfnetError: stdout cannot be written, e.g. to a full disk.
     """
-    out = sys.stdout
-    if out is None:
-        raise EbpfnetError("there is no stdout to write the answer to")
-    try:
+    with _stdout() as out:
         # A terminal that knows no arrow shows \u2192 rather than an exception.
         if hasattr(out, "reconfigure"):
             out.reconfigure(errors=_IN_JSON)
         out.write(text)
+
+
+@contextlib.contextmanager
+def _stdout() -> Iterator[TextIO]:
+    """Give stdout, and flush what was written. Raises as `emit`."""
+    out = sys.stdout
+    if out is None:
+        raise EbpfnetError("there is no stdout to write the answer to")
+    try:
+        yield out
         out.flush()
     except BrokenPipeError:
         discard_stdout()
@@ -70,19 +78,9 @@ def write_utf8() -> None:
 
 def emit_bytes(file: IO[bytes]) -> None:
     """Write the rest of a file to stdout, to its end. Raises as `emit`."""
-    out = sys.stdout
-    if out is None:
-        raise EbpfnetError("there is no stdout to write to")
-    try:
+    with _stdout() as out:
         while piece := file.read(1 << 18):
             out.buffer.write(piece)
-        out.flush()
-    except BrokenPipeError:
-        discard_stdout()
-        raise ReaderGone from None
-    except OSError as error:
-        discard_stdout()
-        raise EbpfnetError(f"cannot write to stdout: {error.strerror or error}") from error
 
 
 def discard_stdout() -> None:

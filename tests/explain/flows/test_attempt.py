@@ -195,6 +195,12 @@ def test_an_answer_that_came_as_far_as_the_node() -> None:
     assert found.short.endswith("did not reach the sender")
 
 
+def test_what_silence_means_stands_behind_its_age() -> None:
+    line = t.ct("UDP OUT 10.0.0.1:1 -> 10.0.1.2:80", 3)
+    found = attempt(line, protocol=UDP)
+    assert "nothing came back 3s before the record (Cilium CT, n1), as UDP may" in found.short
+
+
 def test_an_age_is_of_now_in_a_live_run_and_as_of_the_record_in_a_capture() -> None:
     asked = FlowQuery(TCP, POD, frozenset({(WEB, None)}))
     records = [t.record("n1", t.CT, t.closed(TCP_OUT.format(2), 3))]
