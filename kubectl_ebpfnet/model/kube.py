@@ -255,6 +255,7 @@ class Service:
         source_ranges: `loadBalancerSourceRanges`, () for everybody.
         load_balancer_class: `loadBalancerClass`: only that controller gives it an address; "" for
             the cluster's own.
+        traffic_distribution: `PreferClose`, `PreferSameZone`, `PreferSameNode`; "" for none.
         publish_not_ready: endpoints count as ready whatever their pods' condition is.
         annotations: those that were kept (capture/secrets.py): Cilium's.
         conditions: of its status, e.g. what Cilium's LB-IPAM says.
@@ -276,6 +277,7 @@ class Service:
     proxied_addresses: tuple[Address, ...] = ()
     source_ranges: tuple[Network, ...] = ()
     load_balancer_class: str = ""
+    traffic_distribution: str = ""
     publish_not_ready: bool = False
     labels: tuple[tuple[str, str], ...] = ()
     annotations: tuple[tuple[str, str], ...] = ()

@@ -49,6 +49,7 @@ def service(value: Any, span: Span = NOWHERE) -> Service:
         source_ranges=js.networks(
             [text.strip() for text in js.texts(spec, "loadBalancerSourceRanges")]
         ),
+        traffic_distribution=js.text(spec, "trafficDistribution"),
         load_balancer_class=js.text(spec, "loadBalancerClass"),
         publish_not_ready=bool(js.flag(spec, "publishNotReadyAddresses")),
         labels=js.pairs(value, "metadata", "labels"),

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from kubectl_ebpfnet.model.cilium import Backend, Frontend
 from kubectl_ebpfnet.model.few import few
-from kubectl_ebpfnet.model.kube import ServiceEndpoint
+from kubectl_ebpfnet.model.kube import Service, ServiceEndpoint
 from kubectl_ebpfnet.model.net import Address, endpoint_text
 
 Place = tuple[Address, int]
@@ -122,6 +122,19 @@ def ending(
         replace(each, state=TERMINATING) if not each.state and place(each) in gone else each
         for each in backends
     )
+
+
+def kept_out(service: Service | None, end: ServiceEndpoint, node: str) -> bool:
+    """Tell whether a node may leave an endpoint of another node out by choice: Cilium since 1.20,
+    and kube-proxy by hints, with trafficDistribution PreferSameNode.
+
+    Args:
+        service: whose endpoint it is, None where that is not known.
+        end: the endpoint.
+        node: that balances.
+    """
+    prefers = service is not None and service.traffic_distribution == "PreferSameNode"
+    return prefers and end.node != node
 
 
 def only_elsewhere(ends: tuple[ServiceEndpoint, ...] | None, node: str) -> bool:

@@ -268,6 +268,30 @@ def test_an_agent_behind_its_slices_with_some_backends() -> None:
     assert path.verdict == "reachable"
 
 
+@pytest.mark.parametrize("on", ["node1", "node2"])
+def test_endpoints_of_other_nodes_may_be_left_out_by_choice(on: str) -> None:
+    """trafficDistribution PreferSameNode: Cilium since 1.20 takes those of its own node alone."""
+
+    def prefer(value: object) -> None:
+        assert isinstance(value, dict)
+        for item in value["items"]:
+            item["spec"]["trafficDistribution"] = "PreferSameNode"
+
+    def there(value: object) -> None:
+        assert isinstance(value, dict)
+        for item in value["items"]:
+            for end in item["endpoints"]:
+                if end["addresses"] == ["10.244.0.9"]:
+                    end |= {"nodeName": on, "zone": "za"}
+
+    bundle = changed(
+        VXLAN, in_slices("10.244.0.9"), json_edit("api", SLICES, there),
+        json_edit("api", "get services", prefer), edit("node2", CT, untracked),
+    )  # fmt: skip
+    said = [f for f in ask(bundle, "client", "svc/web").findings if "lacks a ready" in f.title]
+    assert bool(said) is (on == "node2")
+
+
 @pytest.mark.parametrize(
     ("policy", "cause"),
     [

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,13 +26,17 @@ TABLE = {"family": "ip", "table": "kube-proxy"}
 
 
 def ask_with(
-    edit: Callable[[Objects], None], source: str = "hostnet", to: str = "svc/web"
+    edit: Callable[[Objects], None],
+    source: str = "hostnet",
+    to: str = "svc/web",
+    more: Callable[[Record], Record] = lambda record: record,
 ) -> Answer:
     """Ask node1's way with an edited table of kube-proxy."""
     document = json.loads(sample("nftables-1.0.6/kube-proxy/nft-j-list-ruleset"))
     edit(document["nftables"])
     table = Record(0, node_place("node1"), LIST, 0, InMemory(json.dumps(document).encode()))
-    return ask(bundle_of([*open_bundle(KUBE_PROXY).records, table], "kube-proxy"), source, to)
+    records = [*map(more, open_bundle(KUBE_PROXY).records), table]
+    return ask(bundle_of(records, "kube-proxy"), source, to)
 
 
 def of_table(objects: Objects, kind: str) -> Objects:
@@ -123,6 +128,27 @@ def test_endpoints_that_the_slices_lack_are_kube_proxys_fault() -> None:
     some = ask_with(lambda objects: give(objects, WEB, dnat((GONE, 8080), (END, 8080))))
     assert finding(some, "are behind svc default/web").severity == "warning"
     assert "1 of 2 backends" in some.reason
+
+
+def prefer_same_node(record: Record) -> Record:
+    """Services do, and their endpoints are on another node than the one that is asked."""
+    if record.argv[:2] not in (("get", "services"), ("get", "endpointslices")):
+        return record
+    value = json.loads(record.stdout.read())
+    for item in value.get("items", [value]):
+        if "spec" in item:
+            item["spec"]["trafficDistribution"] = "PreferSameNode"
+        for end in item.get("endpoints") or ():
+            end["nodeName"] = "node2"
+    return replace(record, stdout=InMemory(json.dumps(value).encode()))
+
+
+def test_endpoints_of_other_nodes_may_be_left_out_by_hints() -> None:
+    """The endpoint is on node2, node1 balances: what is gone is all that speaks against it."""
+    path = ask_with(lambda objects: give(objects, WEB, dnat((GONE, 8080))), more=prefer_same_node)
+    error = finding(path, "kube-proxy's rules on node1 are behind svc default/web")
+    assert f"they send to {GONE}:8080, which no EndpointSlice names" in error.detail
+    assert "they lack" not in error.detail
 
 
 def test_affinity_leaves_open_which_endpoint() -> None:

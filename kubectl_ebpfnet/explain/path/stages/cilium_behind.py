@@ -244,7 +244,13 @@ def _late(_: PathBuilder, service: ServiceAddress, node: NodeView) -> Iterator[F
     if service.flags & _LOCAL or (service.type != "ClusterIP" and service.mapped is None):
         return
     known = {kinds.place(b) for b in service.backends}
-    late = [end for end in service.sliced if end.ready and kinds.place(end) not in known]
+    late = [
+        end
+        for end in service.sliced
+        if end.ready
+        and kinds.place(end) not in known
+        and not kinds.kept_out(service.owner, end, node.name)
+    ]
     if late and not any(end.zones for end in service.sliced):
         yield Finding(
             Severity.WARNING,

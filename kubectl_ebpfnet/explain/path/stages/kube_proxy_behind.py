@@ -61,7 +61,7 @@ def report(
     places, cluster = meets.places, walk.cluster
     known = {kinds.place(end): end for end in service.sliced}
     gone = [place for place in places if place not in known]
-    lacking = _lacking(service, places)
+    lacking = _lacking(service, places, node)
     idle = _idle(service, known, places)
     if not gone and not lacking and not idle:
         return
@@ -106,12 +106,15 @@ def _followed(
         walk.doubt(f"{cause}{why}", fix=restart(node))
 
 
-def _lacking(service: ServiceAddress, places: Collection[Place]) -> list[ServiceEndpoint]:
+def _lacking(
+    service: ServiceAddress, places: Collection[Place], node: str
+) -> list[ServiceEndpoint]:
     """Return the ready endpoints that the rules lack, where no policy or hint leaves them out."""
     ready = [end for end in service.sliced or () if end.ready]
     if policy_of(service) == "Local" or any(end.zones for end in ready):
         return []
-    return [end for end in ready if kinds.place(end) not in places]
+    there = (end for end in ready if not kinds.kept_out(service.owner, end, node))
+    return [end for end in there if kinds.place(end) not in places]
 
 
 def _idle(
