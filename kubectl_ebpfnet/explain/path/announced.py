@@ -34,6 +34,10 @@ _CLASSES = {
 }  # fmt: skip
 """Classes of Cilium's, each with the setting that serves it (operator/pkg/lbipam, cell.go;
 operator/pkg/nodeipam)."""
+_GIVE_POOL = Fix(
+    "Give it a CiliumLoadBalancerIPPool that is not disabled, selects it and has addresses left.",
+    "kubectl get ciliumloadbalancerippools -o yaml",
+)
 _SLACK = timedelta(seconds=60)
 """By which the clocks of a node and of this machine may differ."""
 _LONGEST = 200
@@ -124,12 +128,7 @@ def pending(cluster: ClusterView, service: Service) -> tuple[str, Fix]:
     none = f"{title} has no address of a load-balancer (its EXTERNAL-IP is pending)"
     ipam = _ipam(service)
     if ipam is not None and ipam.status == "False":
-        said = (ipam.message or ipam.reason)[:_LONGEST].rstrip(".")
-        return f"{none}: Cilium's LB-IPAM says: {said}", Fix(
-            "Give it a CiliumLoadBalancerIPPool that is not disabled, selects it and has addresses "
-            "left.",
-            "kubectl get ciliumloadbalancerippools -o yaml",
-        )
+        return f"{none}: {_said(ipam)}", _GIVE_POOL
     if service.load_balancer_class:
         return _pending_of_class(cluster, service, none)
     return none, Fix(
@@ -137,6 +136,28 @@ def pending(cluster: ClusterView, service: Service) -> tuple[str, Fix]:
         f"CiliumLoadBalancerIPPool), MetalLB; its events tell.{_node_ports(service)}",
         commands.describe_service(service.namespace, service.name),
     )
+
+
+def not_given(service: Service, version: int) -> tuple[str, Fix] | None:
+    """Return why a Service has no address of an IP version for clients outside, though it has one
+    of the other; None where Cilium's LB-IPAM does not say so.
+
+    Args:
+        service: with an address for clients outside.
+        version: of IP.
+    """
+    ipam = _ipam(service)
+    if ipam is None or ipam.status != "False":
+        return None
+    title = f"svc {service.namespace}/{service.name}"
+    has = few(service.outside_addresses, 2)
+    why = f"{title} has no IPv{version} address for a client outside (it has {has}): {_said(ipam)}"
+    return why, _GIVE_POOL
+
+
+def _said(ipam: Condition) -> str:
+    said = (ipam.message or ipam.reason)[:_LONGEST].rstrip(".")
+    return f"Cilium's LB-IPAM says: {said}"
 
 
 def _pending_of_class(cluster: ClusterView, service: Service, none: str) -> tuple[str, Fix]:

@@ -11,7 +11,13 @@ from __future__ import annotations
 
 from kubectl_ebpfnet.errors import NotFound
 from kubectl_ebpfnet.explain.path import commands
-from kubectl_ebpfnet.explain.path.announced import Announced, announced, lease_of, pending
+from kubectl_ebpfnet.explain.path.announced import (
+    Announced,
+    announced,
+    lease_of,
+    not_given,
+    pending,
+)
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.in_capture import like
 from kubectl_ebpfnet.model.dataclass import dataclass
@@ -155,6 +161,9 @@ def _of_service(cluster: ClusterView, service: Service, version: int) -> WaysIn:
             "can send to",
             fix=Fix("Give it the type LoadBalancer or NodePort, or externalIPs."),
         )
+    lacks = None if outside or not service.outside_addresses else not_given(service, version)
+    if lacks is not None:
+        return WaysIn(problem=lacks[0], fix=lacks[1])
     local = _with_endpoints(cluster, service)
     by = announced(cluster, service) if outside else Announced()
     if by.node:

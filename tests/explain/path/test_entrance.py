@@ -283,6 +283,20 @@ def test_an_address_that_only_l2_could_announce_and_no_lease(
     assert (found.fix is not None) is doubted
 
 
+def test_an_address_of_one_version_where_the_pools_of_the_other_are_exhausted() -> None:
+    said = "All pools are exhausted for IPv6"
+    asks = replace(asked(), source_address=ip_address("2001:db8::9"), source="2001:db8::9")
+    found = ways_in(ClusterView(cluster(ipam("False", said), endpoint("n1"))), asks)
+    assert found.nodes == ()
+    assert found.problem == (
+        f"svc default/web-lb has no IPv6 address for a client outside (it has {VIP}): Cilium's "
+        f"LB-IPAM says: {said}"
+    )
+    assert found.fix is not None
+    assert found.fix.command == "kubectl get ciliumloadbalancerippools -o yaml"
+    assert entered(cluster(ipam("False", said), endpoint("n1"))).nodes == ("n1", "n2", "n3")
+
+
 BGP = {"enable_bgp_control_plane": "true"}
 
 
