@@ -22,7 +22,7 @@ from kubectl_ebpfnet.explain.path.walk import explain
 from kubectl_ebpfnet.model.protocol import codec
 from tests.cli.console import KUBECTL, run, run_process
 from tests.explain.path.changed import opened
-from tests.same.clusters import Cluster, _name, _read
+from tests.same.clusters import Cluster, _name, read
 from tests.same.questions import _destinations
 
 ROOT = Path(__file__).parents[3]
@@ -73,7 +73,7 @@ def advised() -> dict[str, str]:
     """Return command → the question whose answer gives it; one for each shape."""
     found: dict[str, tuple[str, str]] = {}
     for place in CAPTURES:
-        cluster = _read(place, _name(place, [ROOT]), [])
+        cluster = read(place, _name(place, [ROOT]), [])
         for namespace, source, (to, *flags) in questions(cluster):
             given = dict(zip(flags[::2], flags[1::2], strict=True))
             try:
