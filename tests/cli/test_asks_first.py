@@ -19,7 +19,7 @@ import pytest
 from kubectl_ebpfnet.cluster.nodepods.manifest import DEFAULT_IMAGE
 from kubectl_ebpfnet.model.node_pods import ANY_IMAGE, EXAMPLE_IMAGE
 from tests.cli.console import KUBECTL, PROGRAM, environment, run_process
-from tests.cluster.fake_api_server import ExecEnd, FakeApiServer, exited
+from tests.cluster.fake_api_server import ExecEnd, FakeApiServer, exited, status_reply
 from tests.cluster.fake_cluster import RUNNING, FakeCluster, waiting
 from tests.cluster.node_sessions import OURS, answer, requests, session_words
 
@@ -175,6 +175,25 @@ def test_an_image_that_cannot_be_pulled_is_told_with_one_that_will_do(
         assert fix.startswith("Name an image that the nodes can pull. kubectl ebpfnet path ")
         assert fix.partition(" --node-access pod --image ")[2].startswith(EXAMPLE_IMAGE)
     assert deployed(cluster) == ["n1"]
+
+
+@pytest.mark.parametrize("name", ["path", "flows"])
+def test_admission_that_refuses_is_told_with_its_words_and_what_remains(
+    cluster: FakeCluster, name: str
+) -> None:
+    rule = 'pods "node-1" is forbidden: violates PodSecurity "baseline:latest": host namespaces'
+    cluster.refuses = lambda seen: (
+        status_reply(403, "Forbidden", rule)
+        if (seen.method, seen.path.rpartition("/")[2]) == ("POST", "pods")
+        else None
+    )
+    to = ["1.1.1.1:80"] if name == "path" else []
+    done = run_process(name, "pod/client", *to, f"--server={cluster.server.url}", "--yes")
+    said = " ".join(f"{done.stdout}\n{done.stderr}".split())
+    assert f"no node pod: Pod Security refuses it: {rule}" in said
+    assert done.stderr.count("hint: RBAC allows it. Without node pods, --node-access agent") == 1
+    if name == "path":
+        assert "Have node pods installed by who may. kubectl ebpfnet node-pods" in said
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,7 @@ class NodeAnswerers:
         self._deployed_nodes: set[str] = set()
         self._refused: tuple[str, str] | None = None  # why there can be no node pods
         self._unfit: dict[str, str] = {}  # node → why no node pod can start there
+        self._advised = {""}
         self._passing = False  # the next look of a watch may deploy what this one could not
 
     def __enter__(self) -> NodeAnswerers:
@@ -169,7 +170,8 @@ class NodeAnswerers:
             refused = (self._unfit[node], "") if node in self._unfit else refused
             if refused is not None:
                 return unavailable_record(node_place(node), EXEC, *refused)
-        return NodePodExec(self._session, node_place(node), partial(self._wait, node))
+        waits = partial(self._wait, node)
+        return NodePodExec(self._session, node_place(node), waits, self._advise)
 
     def _fit(self, nodes: list[str], deadline: Deadline) -> list[str]:
         """Return those of some nodes that may take a node pod: no other is worth a question."""
@@ -226,6 +228,12 @@ class NodeAnswerers:
             return f"Cilium's agents could not be looked for ({self._why_no_agents})"
         states = [self._agents[node].state for node in nodes if node in self._agents]
         return f"Cilium's agent there is {states[0]}" if states else "no Cilium agent runs there"
+
+    def _advise(self, hint: str) -> None:
+        """Say what to do, once a run: nodes often lack the same."""
+        if hint not in self._advised:
+            self._advised.add(hint)
+            self._warn(f"hint: {hint}")
 
     def _wait(self, node: str, deadline: Deadline) -> NodePod:
         assert self._deployment is not None, "for_nodes() has created it"

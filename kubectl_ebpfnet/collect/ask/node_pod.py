@@ -126,11 +126,13 @@ class NodePodExec:
         session: the connection.
         place: the node.
         wait: returns the node pod as soon as it runs; raises ClusterError.
+        advise: takes the hint of the error where there is none, which its records do not have.
     """
 
     session: Session
     place: Place
     wait: Callable[[Deadline], NodePod]
+    advise: Callable[[str], object] = str
 
     def ask(
         self, questions: Sequence[Question], deadline: Deadline, spool: Callable[[], Spool] = Spool
@@ -150,6 +152,8 @@ class NodePodExec:
             container = self.wait(deadline).container
         except ClusterError as error:
             reason, denied = error_sentence(error, deadline), missing_permission(error)
+            if not denied:  # a missing right is told with its tier
+                self.advise(error.hint)
             places = dict.fromkeys(question.place for question in questions)
             return [
                 unavailable_record(place, EXEC, f"no node pod: {reason}", denied)

@@ -16,6 +16,8 @@ from kubectl_ebpfnet.model.shell import word
 
 _LATE = "that --timeout allows"  # collect/deadline.py
 _NO_NODE_POD = ("no node pod: ", "no node pod can start on ")  # collect/ask, cluster/nodepods
+_REFUSED = " refuses it: "  # cluster/client/failures.py
+_INSTALLS = "kubectl ebpfnet node-pods --print-manifest"
 _NOT_ASKED_FOR = (": not wanted", "deploys node pods")  # cli/agreement.py, cli/sources.py
 
 
@@ -57,6 +59,8 @@ def how_to_get(walk: PathBuilder) -> Fix | None:
     again = f"{again} --node-access pod"
     if any(NO_IMAGE in record.error for record in bundle.records):
         return Fix("Name an image that the nodes can pull.", f"{again} --image {EXAMPLE_IMAGE}")
+    if any(_REFUSED in record.error for record in bundle.records):
+        return Fix("Have node pods installed by who may.", _INSTALLS)
     if by_node_pod or any(_failed(record) for record in bundle.records):
         return None
     return Fix("Let node pods read the nodes.", again)
