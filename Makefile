@@ -112,8 +112,9 @@ lab-status: venv ## whether the lab is up, and where its kubeconfigs are
 lab-test: venv ## the end-to-end tests, on the lab or on the cluster that KUBECONFIG names
 	$(BIN)/python -m pytest --durations=12 -m 'lab and not lab_itself and not faults' tests/lab
 
-faults: venv ## each command beside what a production cluster does to it, and what each run said (root)
-	$(BIN)/python -m pytest -m faults tests/lab
+FAULTS ?= tests/lab/faults
+faults: venv ## each command beside what a production cluster does to it, and what each run said; FAULTS=FILE for some (root)
+	$(BIN)/python -m pytest -m faults $(FAULTS)
 
 lab-cycle: venv ## the tests of the lab itself; it is taken down and up again in many ways (root)
 	$(BIN)/python -m pytest -m lab_itself tests/lab

@@ -63,8 +63,8 @@ def count(lab: Lab, folder: Path) -> Counted:
     for node in NODES:
         for link in json.loads(in_node(node, "ip", "-j", "link", "show")):
             links.add(f"{node.name} link {link['ifname']}")
-        for line in in_node(node, "tc", "qdisc", "show", "dev", "eth0").splitlines():
-            links.add(f"{node.name} {' '.join(line.split()[:3])}")
+        for line in in_node(node, "tc", "qdisc", "show").splitlines():
+            links.add(f"{node.name} {' '.join(line.split()[:5])}")  # qdisc KIND HANDLE dev NAME
     for program in json.loads(run(["bpftool", "-j", "prog", "show"]).stdout):
         programs |= {f"{program['id']}"} if program.get("name", "").startswith("netkat") else set()
     processes = set()
