@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -62,12 +64,13 @@ def test_a_node_pod_that_goes_in_the_middle(
                 if how == "evicted":
                     evict(our_lab, pod["metadata"]["namespace"], pod["metadata"]["name"])
                 else:
-                    lab_faults.kill_for_memory(container_of(pod))
+                    one.name += f" by {lab_faults.kill_for_memory(container_of(pod))}"
             code = one.ends(90)
-    assert code in (0, 1, 4)
     if command == "netkat":
-        assert code == 1
-        assert "node1" in one.err
+        assert code in (1, 128 + signal.SIGTERM, 128 + signal.SIGKILL)
+        assert re.search("the node pod is taken away|the connection ended|by signal", one.err)
+    else:
+        assert code in (0, 1, 4)
 
 
 def evict(lab: Lab, namespace: str, name: str) -> None:
@@ -101,4 +104,4 @@ def test_an_agent_that_hangs(our_lab: Lab, nothing_left: Path, command: str, acc
     if access == "auto":
         assert "Cilium's agent on node1 does not answer: deploying a node pod" in one.err
     elif command == "path":
-        assert "it did not answer within 3 s: the agent hangs" in one.out
+        assert "it did not answer within 3 s: the agent hangs" in " ".join(one.out.split())

@@ -75,10 +75,14 @@ def start_kubelet(node: Node, argv: list[str]) -> None:
     start(f"{node.name}-kubelet", [*inside, *argv], {"AWS_EC2_METADATA_DISABLED": "true"})
 
 
-def kill_for_memory(container: str) -> None:
+def kill_for_memory(container: str) -> str:
     """Let the kernel kill a container that has no memory left: something in its cgroup takes more
     than its limit, and the container's own processes are the first to go (proc(5),
-    oom_score_adj)."""
+    oom_score_adj). Where a machine lets nobody choose, they get the same signal from here.
+
+    Returns:
+        Who killed: `the kernel`, or `SIGKILL of the test`.
+    """
     pids, cgroup = [], ""
     for file in Path("/proc").glob("[0-9]*/cgroup"):
         with contextlib.suppress(OSError):
@@ -94,6 +98,17 @@ def kill_for_memory(container: str) -> None:
         with contextlib.suppress(OSError):
             Path(f"/proc/{pid}/oom_score_adj").write_text("1000")
     subprocess.run([sys.executable, "-c", _HOG, cgroup], capture_output=True, check=False)
+    left = [pid for pid in pids if _lives(pid)]
+    for pid in left:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
+    return "SIGKILL of the test" if left else "the kernel"
+
+
+def _lives(pid: str) -> bool:
+    with contextlib.suppress(OSError):
+        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())  # b"" of one that is not reaped yet
+    return False
 
 
 def _kubelet(node: Node) -> int:
