@@ -29,8 +29,9 @@ USAGE, INTERRUPTED, READER_GONE, TERMINATED = 2, 130, 141, 143
 
 ABOUT = """Follow a packet through a Cilium cluster, hop by hop, with the proof of each hop.
 
-It reads with the rights of your kubeconfig and changes nothing. Where no Cilium
-agent answers, a node pod is deployed for the run, and deleted after it."""
+It reads with the rights of your kubeconfig; only probe-lb and netkat send, and
+load programs. Where no Cilium agent answers, a node pod is deployed for the
+run, if you say so, and deleted after it."""
 EXAMPLES = """  # Without a cluster, from recordings of a real one: delivered, dropped, unknown
   kubectl ebpfnet path pod/client 1.1.1.1:80 --from demo
   kubectl ebpfnet path pod/client 1.1.1.1:7777 --from demo:dropped

@@ -21,7 +21,7 @@ flows that are tracked. -v shows the proof of each hop, the largest packet that
 fits, and what was not read; -o wide ids, tags and the records' numbers. From a
 client outside: a verdict for each node that it may enter by, and one of all. No
 packet is sent, but a pod's DNS query for a name. Where no Cilium agent answers,
-a node pod is deployed for the run (--node-access).
+a node pod is deployed for the run, if you say so (--node-access).
 
 Exit codes: 0 delivered, reachable or leaves, 1 error, 2 usage, 3 dropped,
 4 unknown.""",
