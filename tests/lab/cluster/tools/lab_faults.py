@@ -89,10 +89,9 @@ def kill_for_memory(container: str) -> str:
             text = file.read_text()
             if container in text:
                 pids.append(file.parent.name)
-                for line in text.splitlines():
-                    _, controllers, path = line.split(":", 2)
-                    if controllers in ("memory", ""):
-                        cgroup = f"/sys/fs/cgroup/{controllers}{path}"
+                groups = dict(line.split(":", 2)[1:] for line in text.splitlines())
+                own = "memory" if "memory" in groups else ""  # version 1, or 2
+                cgroup = f"/sys/fs/cgroup/{own}{groups[own]}"
     assert pids
     for pid in pids:
         with contextlib.suppress(OSError):
