@@ -14,7 +14,7 @@ import re
 from collections.abc import Collection
 from dataclasses import replace
 
-from kubectl_ebpfnet.explain.programs.at_device import ProgramAtHook, cgroup_gaps, named_program
+from kubectl_ebpfnet.explain.programs.at_hook import ProgramAtHook, cgroup_gaps, named_program
 from kubectl_ebpfnet.explain.programs.roles import socket_role
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.answer import Answer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kubectl_ebpfnet.explain.programs.at_device import ProgramAtHook, device_gaps, of_direction
+from kubectl_ebpfnet.explain.programs.at_hook import ProgramAtHook, device_gaps, of_direction
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.netns import PodNetns
 from kubectl_ebpfnet.model import catalogue as q

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from kubectl_ebpfnet.explain.programs.at_device import at_device, shares_maps
+from kubectl_ebpfnet.explain.programs.at_device import at_device
+from kubectl_ebpfnet.explain.programs.at_hook import shares_maps
 from kubectl_ebpfnet.explain.programs.roles import role_of, socket_role
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.answer import Answer

@@ -17,7 +17,8 @@ from kubectl_ebpfnet.explain.kernel.devices import lower_devices
 from kubectl_ebpfnet.explain.path.presumed import Look
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Where
 from kubectl_ebpfnet.explain.programs.at_cgroups import at_cgroups
-from kubectl_ebpfnet.explain.programs.at_device import ProgramAtHook, at_device
+from kubectl_ebpfnet.explain.programs.at_device import at_device
+from kubectl_ebpfnet.explain.programs.at_hook import ProgramAtHook
 from kubectl_ebpfnet.explain.programs.in_pod import in_pod
 from kubectl_ebpfnet.explain.views.netns import PodNetns
 from kubectl_ebpfnet.model import catalogue as q

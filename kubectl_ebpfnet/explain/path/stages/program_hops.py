@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from kubectl_ebpfnet.explain.path.stages.foreign_programs import show_foreign
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
-from kubectl_ebpfnet.explain.programs.at_device import (
-    DevicePrograms,
-    Presence,
-    ProgramAtHook,
-    at_device,
-)
+from kubectl_ebpfnet.explain.programs.at_device import DevicePrograms, Presence, at_device
+from kubectl_ebpfnet.explain.programs.at_hook import ProgramAtHook
 from kubectl_ebpfnet.model.path import (
     Decides,
     Evidence,
