@@ -13,6 +13,7 @@ from dataclasses import field
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.explain.kernel import netfilter
+from kubectl_ebpfnet.explain.kernel.chain_ends import TRANSLATING
 from kubectl_ebpfnet.explain.kernel.context import Context
 from kubectl_ebpfnet.explain.kernel.marks import NOT_KNOWN, Mark
 from kubectl_ebpfnet.explain.kernel.rule_matches import matches
@@ -179,7 +180,7 @@ def masquerading(
     known = NOT_KNOWN if mark is None else Mark(mark)
     context = Context(flow, "", out_device or None, known, translated=True)
     outcome = netfilter.traverse(ruleset, "nat", "POSTROUTING", context)
-    certain = all(end.target in netfilter.TRANSLATING for end in outcome.ends)
+    certain = all(end.target in TRANSLATING for end in outcome.ends)
     return outcome.end.of_iptables if certain else None
 
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 
+from kubectl_ebpfnet.explain.kernel.chain_ends import ChainEnd
 from kubectl_ebpfnet.explain.kernel.kube_proxy_dead_end import dead_end
-from kubectl_ebpfnet.explain.kernel.netfilter import ChainEnd
 from kubectl_ebpfnet.model import json_members as members
 from kubectl_ebpfnet.model.netfilter import NetfilterRule, Ruleset
 from kubectl_ebpfnet.model.nft import AnyRule, NftRule

@@ -14,18 +14,17 @@ from collections.abc import Iterator
 from dataclasses import field, replace
 from typing import Any
 
+from kubectl_ebpfnet.explain.kernel.chain_ends import (
+    MAY_BE_ANYTHING,
+    ChainEnd,
+    ChainOutcome,
+    joined_or,
+)
 from kubectl_ebpfnet.explain.kernel.context import Context
 from kubectl_ebpfnet.explain.kernel.hop_limit import suffices_after_statement
 from kubectl_ebpfnet.explain.kernel.marks import NOT_KNOWN, Mark
 from kubectl_ebpfnet.explain.kernel.match_modules import Answer
-from kubectl_ebpfnet.explain.kernel.netfilter import (
-    DEEPEST,
-    MAY_BE_ANYTHING,
-    ChainEnd,
-    ChainOutcome,
-    ChainWalker,
-    joined_or,
-)
+from kubectl_ebpfnet.explain.kernel.netfilter import DEEPEST, ChainWalker
 from kubectl_ebpfnet.explain.kernel.nft_matches import equals, holds
 from kubectl_ebpfnet.explain.kernel.nft_values import MISSING, value_of
 from kubectl_ebpfnet.model import json_members as members

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kubectl_ebpfnet.errors import tier_of_words
-from kubectl_ebpfnet.explain.kernel.netfilter import WANTS_PORT
+from kubectl_ebpfnet.explain.kernel.chain_ends import WANTS_PORT
 from kubectl_ebpfnet.explain.path.endings import Stopped
 from kubectl_ebpfnet.explain.path.state import PathBuilder
 from kubectl_ebpfnet.model.evidence import LIVE, PlaceKind, Record, pod_place

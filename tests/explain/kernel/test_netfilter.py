@@ -7,9 +7,10 @@ from ipaddress import ip_address
 
 import pytest
 
+from kubectl_ebpfnet.explain.kernel.chain_ends import ChainOutcome
 from kubectl_ebpfnet.explain.kernel.context import Context
 from kubectl_ebpfnet.explain.kernel.marks import NOT_KNOWN, Mark
-from kubectl_ebpfnet.explain.kernel.netfilter import ChainOutcome, traverse
+from kubectl_ebpfnet.explain.kernel.netfilter import traverse
 from kubectl_ebpfnet.model.net import TCP, Flow
 from kubectl_ebpfnet.parse.netfilter import ruleset
 

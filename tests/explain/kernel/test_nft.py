@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from kubectl_ebpfnet.explain.kernel.chain_ends import ChainOutcome
 from kubectl_ebpfnet.explain.kernel.context import Context
 from kubectl_ebpfnet.explain.kernel.marks import NOT_KNOWN, Mark
-from kubectl_ebpfnet.explain.kernel.netfilter import ChainOutcome
 from kubectl_ebpfnet.explain.kernel.nft import traverse
 from kubectl_ebpfnet.model.net import ICMPV6, TCP, UDP, Flow
 from kubectl_ebpfnet.model.nft import NftChain

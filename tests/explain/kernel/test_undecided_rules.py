@@ -13,14 +13,10 @@ from pathlib import Path
 import pytest
 
 from kubectl_ebpfnet.capture.open import open_bundle
+from kubectl_ebpfnet.explain.kernel.chain_ends import MAY_BE_ANYTHING, TRANSLATING, ChainOutcome
 from kubectl_ebpfnet.explain.kernel.context import Context
 from kubectl_ebpfnet.explain.kernel.marks import Mark
-from kubectl_ebpfnet.explain.kernel.netfilter import (
-    MAY_BE_ANYTHING,
-    TRANSLATING,
-    ChainOutcome,
-    traverse,
-)
+from kubectl_ebpfnet.explain.kernel.netfilter import traverse
 from kubectl_ebpfnet.model.net import TCP, Flow
 from kubectl_ebpfnet.model.netfilter import NetfilterRule, RuleMatch, Ruleset
 from kubectl_ebpfnet.parse.netfilter import ruleset

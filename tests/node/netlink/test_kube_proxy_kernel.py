@@ -17,9 +17,9 @@ from ipaddress import ip_address
 import pytest
 
 from kubectl_ebpfnet.explain.kernel import kube_proxy, kube_proxy_nft
+from kubectl_ebpfnet.explain.kernel.chain_ends import TRANSLATING
 from kubectl_ebpfnet.explain.kernel.context import Context
 from kubectl_ebpfnet.explain.kernel.kube_proxy_refusals import Refused, refused
-from kubectl_ebpfnet.explain.kernel.netfilter import TRANSLATING
 from kubectl_ebpfnet.explain.path.stages.hook_tables import HookTables
 from kubectl_ebpfnet.explain.path.stages.nat import nat_outcome
 from kubectl_ebpfnet.model.net import UDP, Flow

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kubectl_ebpfnet.explain.kernel import kube_proxy, kube_proxy_nft
+from kubectl_ebpfnet.explain.kernel.chain_ends import TRANSLATING, ChainEnd
 from kubectl_ebpfnet.explain.kernel.kube_proxy_refusals import is_kube_proxys
-from kubectl_ebpfnet.explain.kernel.netfilter import TRANSLATING, ChainEnd
 from kubectl_ebpfnet.explain.path import backends as kinds
 from kubectl_ebpfnet.explain.path.own_flow import tracked_at
 from kubectl_ebpfnet.explain.path.service_address import ServiceAddress

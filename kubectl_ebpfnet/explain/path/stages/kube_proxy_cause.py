@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from kubectl_ebpfnet.explain.kernel.chain_ends import ChainEnd
 from kubectl_ebpfnet.explain.kernel.kube_proxy_refusals import Refused, refused
-from kubectl_ebpfnet.explain.kernel.netfilter import ChainEnd
 from kubectl_ebpfnet.explain.path import backends as kinds
 from kubectl_ebpfnet.explain.path import commands
 from kubectl_ebpfnet.explain.path.no_endpoints import why_no_endpoint

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from kubectl_ebpfnet.explain.kernel.chain_ends import TRANSLATING, ChainEnd, ChainOutcome
 from kubectl_ebpfnet.explain.kernel.context import Context
-from kubectl_ebpfnet.explain.kernel.netfilter import TRANSLATING, ChainEnd, ChainOutcome
 from kubectl_ebpfnet.explain.kernel.nft_matches import AFFINITY
 from kubectl_ebpfnet.explain.kernel.rule_matches import undecided
 from kubectl_ebpfnet.explain.path.stages.hook_tables import HookTables

@@ -10,7 +10,7 @@ import re
 from dataclasses import replace
 
 from kubectl_ebpfnet.errors import ParseError
-from kubectl_ebpfnet.explain.kernel.netfilter import TRANSLATING, ChainEnd
+from kubectl_ebpfnet.explain.kernel.chain_ends import TRANSLATING, ChainEnd
 from kubectl_ebpfnet.explain.path import masquerade_address, snat_ports
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
 from kubectl_ebpfnet.explain.views import cite

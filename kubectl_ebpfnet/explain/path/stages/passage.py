@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from kubectl_ebpfnet.explain.kernel import nft
+from kubectl_ebpfnet.explain.kernel.chain_ends import MAY_BE_ANYTHING, ChainEnd, ChainOutcome
 from kubectl_ebpfnet.explain.kernel.context import Context
-from kubectl_ebpfnet.explain.kernel.netfilter import MAY_BE_ANYTHING, ChainEnd, ChainOutcome
 from kubectl_ebpfnet.explain.path import commands
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.model.dataclass import dataclass

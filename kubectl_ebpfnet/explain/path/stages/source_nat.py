@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kubectl_ebpfnet.explain.kernel.netfilter import TRANSLATING
+from kubectl_ebpfnet.explain.kernel.chain_ends import TRANSLATING
 from kubectl_ebpfnet.explain.path import snat_ports
 from kubectl_ebpfnet.explain.path.own_flow import tracked_at
 from kubectl_ebpfnet.explain.path.stages import hooks, reply_nat
