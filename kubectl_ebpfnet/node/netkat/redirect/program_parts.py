@@ -1,4 +1,4 @@
-"""Parts of the two programs: read a header, compare, rewrite, redirect.
+"""Parts of the two programs: read a header and compare; what is done then is in program_actions.py.
 
 Each function adds instructions to a program. R6 is the packet, R7 the offset behind the IP header
 once it is known; a packet that does not match jumps to the label "next".
@@ -14,7 +14,7 @@ from kubectl_ebpfnet.node.netkat.redirect.flow import CaughtFlow
 
 # Offsets on the stack: the IP header, four bytes behind it, the same of a packet in an ICMP error
 HEADER, BYTES, INNER, INNER_BYTES = -40, -48, -88, -96
-_SCRATCH, _KEY = -112, -120
+SCRATCH, _KEY = -112, -120
 _EXTENSIONS = 4
 
 
@@ -51,7 +51,7 @@ class RegisterOffset:
     offset: int = 0
 
 
-def _place(code: Assembly, place: int | RegisterOffset) -> None:
+def set_place(code: Assembly, place: int | RegisterOffset) -> None:
     """Add: R1 = the packet, R2 = the place in it."""
     code.copy(asm.R1, R6)
     if isinstance(place, RegisterOffset):
@@ -70,7 +70,7 @@ def load_to_stack(code: Assembly, place: int | RegisterOffset, target: int, leng
         target: offset on the stack.
         length: number of bytes.
     """
-    _place(code, place)
+    set_place(code, place)
     code.copy(asm.R3, FP)
     code.add(asm.R3, target)
     code.set(asm.R4, length)
@@ -266,64 +266,3 @@ def require_note(code: Assembly, flow: CaughtFlow, offset: int, else_label: str)
         _find_note(code, flow, offset)
         code.load(asm.WORD, R0, R0, 0)
         code.jump_if(EQ, R0, 0, else_label)
-
-
-def rewrite(code: Assembly, data: bytes | None, place: int | RegisterOffset) -> None:
-    """Add a write of an address, or of a MAC header, into the packet.
-
-    Args:
-        code: the program.
-        data: to write; None for nothing.
-        place: in the packet.
-    """
-    if data is None:
-        return
-    code.store_bytes(_SCRATCH, data)
-    _place(code, place)
-    code.copy(asm.R3, FP)
-    code.add(asm.R3, _SCRATCH)
-    code.set(asm.R4, len(data))
-    code.set(asm.R5, 0)
-    code.call(asm.SKB_STORE_BYTES)
-    code.jump_if(NE, R0, 0, "next")
-
-
-def clone_to_veth(code: Assembly, veth: int) -> None:
-    """Add a redirect of a copy of the packet to the veth."""
-    code.copy(asm.R1, R6)
-    code.set(asm.R2, veth)
-    code.set(asm.R3, 0)
-    code.call(asm.CLONE_REDIRECT)
-
-
-def deliver_to_veth(code: Assembly, veth: int, frame: bytes, helper: int) -> None:
-    """Add a redirect of the packet to the veth, with a MAC header if it has none.
-
-    Args:
-        code: the program.
-        veth: ifindex.
-        frame: MAC header to add, b"" for none.
-        helper: assembler.REDIRECT or REDIRECT_PEER.
-    """
-    if frame:
-        code.copy(asm.R1, R6)
-        code.set(asm.R2, len(frame))
-        code.set(asm.R3, 0)
-        code.call(asm.SKB_CHANGE_HEAD)
-        code.jump_if(NE, R0, 0, "next")
-        rewrite(code, frame, 0)
-    redirect(code, veth, helper)
-
-
-def redirect(code: Assembly, target: int, helper: int) -> None:
-    """Add a redirect of the packet to a device; the program ends with it.
-
-    Args:
-        code: the program.
-        target: ifindex.
-        helper: assembler.REDIRECT or REDIRECT_PEER.
-    """
-    code.set(asm.R1, target)
-    code.set(asm.R2, 0)
-    code.call(helper)
-    code.exit()

@@ -17,24 +17,26 @@ from __future__ import annotations
 from kubectl_ebpfnet.node.bpf import assembler as asm
 from kubectl_ebpfnet.node.bpf.assembler import EQ, FP, NE, R0, R6, R7, Assembly
 from kubectl_ebpfnet.node.netkat.redirect.flow import CaughtFlow
+from kubectl_ebpfnet.node.netkat.redirect.program_actions import (
+    clone_to_veth,
+    deliver_to_veth,
+    redirect,
+    rewrite,
+)
 from kubectl_ebpfnet.node.netkat.redirect.program_parts import (
     BYTES,
     HEADER,
     HEADER_LAYOUTS,
     INNER_BYTES,
     RegisterOffset,
-    clone_to_veth,
-    deliver_to_veth,
     find_transport,
     load_to_stack,
-    redirect,
     require_address,
     require_icmp_error,
     require_note,
     require_one_of,
     require_port,
     require_port_range,
-    rewrite,
     store_note,
 )
 
