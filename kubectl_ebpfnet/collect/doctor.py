@@ -24,6 +24,7 @@ from kubectl_ebpfnet.model import doctor, json_members
 from kubectl_ebpfnet.model.evidence import CLIENT, Bundle, InMemory, Record, now
 from kubectl_ebpfnet.model.fact import Need
 from kubectl_ebpfnet.model.node_pods import INSTALLED_NAMESPACE
+from kubectl_ebpfnet.model.rights import RIGHTS, Right
 from kubectl_ebpfnet.parse import kube
 
 _WHO = "/apis/authentication.k8s.io/{}/selfsubjectreviews"
@@ -60,7 +61,7 @@ def checkup(
                 right,
                 gatherer.start(partial(api.allowed, right.verb, right.resource, "", right.name)),
             )
-            for right in doctor.RIGHTS
+            for right in RIGHTS
         ]
         gatherer.look_for_answerers(Mode.AGENT)  # in any mode: the report names Cilium's version
         nodes = gatherer.start(api.nodes)
@@ -79,7 +80,7 @@ def checkup(
 
 
 def _narrower(
-    api: RecordingApi, denied: Iterable[doctor.Right], namespaces: Iterable[str]
+    api: RecordingApi, denied: Iterable[Right], namespaces: Iterable[str]
 ) -> list[Callable[[], object]]:
     """Return calls that ask for denied rights in some namespaces."""
     return [

@@ -12,8 +12,9 @@ from dataclasses import replace
 from enum import StrEnum
 
 from kubectl_ebpfnet.model.dataclass import dataclass
-from kubectl_ebpfnet.model.doctor import COMMANDS, RIGHTS, Checkup, Right
+from kubectl_ebpfnet.model.doctor import Checkup
 from kubectl_ebpfnet.model.node_pods import INSTALLED_NAMESPACE
+from kubectl_ebpfnet.model.rights import COMMANDS, RIGHTS, Right
 
 EXEC = "pods/exec"
 AGENTS_NAMESPACE = "kube-system"

@@ -14,8 +14,9 @@ from kubectl_ebpfnet.collect.doctor import checkup
 from kubectl_ebpfnet.errors import ApiUnreachable, Unauthorized
 from kubectl_ebpfnet.explain.doctor.report import examine
 from kubectl_ebpfnet.model.catalogue import TOOLS
-from kubectl_ebpfnet.model.doctor import RIGHTS, Checkup, Level
+from kubectl_ebpfnet.model.doctor import Checkup, Level
 from kubectl_ebpfnet.model.evidence import PlaceKind
+from kubectl_ebpfnet.model.rights import RIGHTS
 from tests.cluster.fake_api_server import ExecEnd, Reply, Seen, status_reply
 from tests.collect.conftest import Opened
 from tests.collect.replay_cluster import ReplayCluster

@@ -93,7 +93,7 @@ class RecordingApi(Api):
             namespace: "" for the whole cluster.
             name: of one object, "" for all.
         """
-        from kubectl_ebpfnet.model.doctor import can_i  # costs 10 ms of the way to a first request
+        from kubectl_ebpfnet.model.rights import can_i  # costs 10 ms of the way to a first request
 
         argv = can_i(verb, resource, namespace, name)
         started = now()

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model.dataclass import dataclass
-from kubectl_ebpfnet.model.doctor import CiliumFound, Connection, Right
+from kubectl_ebpfnet.model.doctor import CiliumFound, Connection
 from kubectl_ebpfnet.model.evidence import Place, Record
 from kubectl_ebpfnet.model.kube import Node, Pod
+from kubectl_ebpfnet.model.rights import Right
 
 NODE_POD = "--node-access pod"
 

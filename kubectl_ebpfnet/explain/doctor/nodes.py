@@ -13,19 +13,13 @@ from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.catalogue import NF_CONNTRACK, TOOL_NAMES
-from kubectl_ebpfnet.model.doctor import (
-    COMMANDS,
-    Lack,
-    Level,
-    NodeCheck,
-    Reach,
-    Right,
-)
+from kubectl_ebpfnet.model.doctor import Lack, Level, NodeCheck, Reach
 from kubectl_ebpfnet.model.evidence import NOBODY_ASKED, Record, agent_place, node_place
 from kubectl_ebpfnet.model.fact import Need
 from kubectl_ebpfnet.model.kube import Pod
 from kubectl_ebpfnet.model.path import Evidence
 from kubectl_ebpfnet.model.protocol.questions import PROGRAM
+from kubectl_ebpfnet.model.rights import COMMANDS, Right
 from kubectl_ebpfnet.model.untrusted import integer
 
 _NOT_FOUND = 127

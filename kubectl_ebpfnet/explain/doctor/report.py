@@ -27,7 +27,6 @@ from kubectl_ebpfnet.model import json_members as js
 from kubectl_ebpfnet.model.cilium_config import DatapathConfig
 from kubectl_ebpfnet.model.doctor import (
     CONNECTION,
-    RIGHTS,
     SERVER_VERSION,
     WHO,
     Checkup,
@@ -35,11 +34,10 @@ from kubectl_ebpfnet.model.doctor import (
     Connection,
     Level,
     NodeCheck,
-    Right,
-    can_i,
 )
 from kubectl_ebpfnet.model.evidence import API, CLIENT, Bundle, Place, PlaceKind, Record, Span
 from kubectl_ebpfnet.model.kube import AGENT_LABEL, Pod
+from kubectl_ebpfnet.model.rights import RIGHTS, Right, can_i
 from kubectl_ebpfnet.model.untrusted import json_value
 
 _ORDER = (Level.FULL, Level.PARTIAL, Level.BLIND)

@@ -8,9 +8,10 @@ from typing import Any
 
 from kubectl_ebpfnet.errors import print_rbac
 from kubectl_ebpfnet.model.dataclass import dataclass
-from kubectl_ebpfnet.model.doctor import COMMANDS, Checkup, Right
+from kubectl_ebpfnet.model.doctor import Checkup
 from kubectl_ebpfnet.model.few import few
 from kubectl_ebpfnet.model.path import Evidence
+from kubectl_ebpfnet.model.rights import COMMANDS, Right
 from kubectl_ebpfnet.model.tiers import Held, held
 from kubectl_ebpfnet.render.lists.listing import Column
 from kubectl_ebpfnet.render.text.style import escape

@@ -7,18 +7,12 @@ from dataclasses import replace
 
 from kubectl_ebpfnet.model.catalogue import NF_CONNTRACK
 from kubectl_ebpfnet.model.dataclass import dataclass
-from kubectl_ebpfnet.model.doctor import (
-    COMMANDS,
-    Checkup,
-    Lack,
-    Level,
-    NodeCheck,
-    Reach,
-)
+from kubectl_ebpfnet.model.doctor import Checkup, Lack, Level, NodeCheck, Reach
 from kubectl_ebpfnet.model.evidence import NOBODY_ASKED
 from kubectl_ebpfnet.model.few import few
 from kubectl_ebpfnet.model.path import Evidence
 from kubectl_ebpfnet.model.probe import Judgement
+from kubectl_ebpfnet.model.rights import COMMANDS
 from kubectl_ebpfnet.render.lists.listing import Column
 from kubectl_ebpfnet.render.text.style import Style
 from kubectl_ebpfnet.render.text.view import View

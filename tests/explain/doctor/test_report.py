@@ -17,15 +17,7 @@ from kubectl_ebpfnet.explain.doctor import nodes as doctor_nodes
 from kubectl_ebpfnet.explain.doctor.report import examine
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.catalogue import BPFTOOL, NF_CONNTRACK, TOOL_NAMES, TOOLS
-from kubectl_ebpfnet.model.doctor import (
-    CONNECTION,
-    RIGHTS,
-    SERVER_VERSION,
-    WHO,
-    Checkup,
-    Level,
-    can_i,
-)
+from kubectl_ebpfnet.model.doctor import CONNECTION, SERVER_VERSION, WHO, Checkup, Level
 from kubectl_ebpfnet.model.evidence import (
     API,
     CLIENT,
@@ -40,6 +32,7 @@ from kubectl_ebpfnet.model.evidence import (
 from kubectl_ebpfnet.model.kernel import KernelFacts
 from kubectl_ebpfnet.model.protocol import codec
 from kubectl_ebpfnet.model.protocol.questions import node_argv
+from kubectl_ebpfnet.model.rights import RIGHTS, can_i
 from tests.explain.path.changed import VXLAN, changed
 from tests.explain.path.test_drops import OLD_BPFTOOL
 

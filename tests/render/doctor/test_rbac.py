@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from kubectl_ebpfnet.errors import UsageError, tier_of
-from kubectl_ebpfnet.model.doctor import RIGHTS
+from kubectl_ebpfnet.model.rights import RIGHTS
 from kubectl_ebpfnet.model.tiers import EXEC, ROLES, Tier
 from kubectl_ebpfnet.render.doctor.rbac import ALL, manifest, rbac_text
 from tests.cli.console import run

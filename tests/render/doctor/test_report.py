@@ -12,8 +12,6 @@ import yaml
 from kubectl_ebpfnet.model.catalogue import TOOL_NAMES
 from kubectl_ebpfnet.model.cilium_config import DatapathConfig
 from kubectl_ebpfnet.model.doctor import (
-    COMMANDS,
-    RIGHTS,
     SCHEMA,
     Checkup,
     CiliumFound,
@@ -25,6 +23,7 @@ from kubectl_ebpfnet.model.doctor import (
 )
 from kubectl_ebpfnet.model.evidence import bundle_of
 from kubectl_ebpfnet.model.kernel import KernelFacts
+from kubectl_ebpfnet.model.rights import COMMANDS, RIGHTS
 from kubectl_ebpfnet.model.tiers import held
 from kubectl_ebpfnet.render.doctor.report import render
 from kubectl_ebpfnet.render.doctor.tables import MOST_NODES
