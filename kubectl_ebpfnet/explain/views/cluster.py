@@ -7,19 +7,14 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from kubectl_ebpfnet.errors import ParseError
-from kubectl_ebpfnet.explain.views.kube_index import KubeIndex
+from kubectl_ebpfnet.explain.views.kube_objects import KubeObjectsView
 from kubectl_ebpfnet.explain.views.netns import Netns, PodNetns
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import CiliumNode
 from kubectl_ebpfnet.model.cilium_config import DatapathConfig
-from kubectl_ebpfnet.model.egress_policy import EgressPolicy
 from kubectl_ebpfnet.model.evidence import Bundle, PlaceKind, Record
-from kubectl_ebpfnet.model.kube import KubeObjects, Node, Pod, Service, ServiceEndpoint
 from kubectl_ebpfnet.model.net import Address, Network
-from kubectl_ebpfnet.model.policy import Policy
-from kubectl_ebpfnet.parse import kube
 from kubectl_ebpfnet.parse.cilium import config
 
 NODE_IDENTITIES = range(1 << 24, 2 << 24)
@@ -32,26 +27,13 @@ _BY_PREFIX = ("", "kubernetes", "cluster-pool", "cluster-pool-v2beta")
 Source: Cilium pkg/ipam/option."""
 
 
-class ClusterView:
+class ClusterView(KubeObjectsView):
     """Indexes over a bundle."""
 
     def __init__(self, bundle: Bundle) -> None:
-        self.bundle = bundle
+        super().__init__(bundle)
         self._nodes: dict[str, NodeView] = {}
         self._pods: dict[tuple[str, str], PodNetns] = {}
-
-    @cached_property
-    def kube(self) -> KubeObjects:
-        """Every Kubernetes object of the bundle."""
-        merged = KubeObjects()
-        for _, found in self._api_facts:
-            merged = merged.merged(found)
-        return merged
-
-    @cached_property
-    def index(self) -> KubeIndex:
-        """The Kubernetes objects by what they are looked up by."""
-        return KubeIndex(self.kube)
 
     def node(self, name: str) -> NodeView:
         """Return the view of a node; of an unknown node, every answer says what is missing."""
@@ -93,48 +75,6 @@ class ClusterView:
         places = (*self.bundle.places(PlaceKind.AGENT), *self.bundle.places(PlaceKind.NODE))
         names = {place.node for place in places}
         return names.pop() if len(names) == 1 else ""
-
-    def pod(self, namespace: str, name: str) -> Pod | None:
-        """Return the pod, None when it is not recorded."""
-        return self._pods_by_name.get((namespace, name))
-
-    @cached_property
-    def _pods_by_name(self) -> dict[tuple[str, str], Pod]:
-        # The first of two with one name counts, here and below.
-        return {(pod.namespace, pod.name): pod for pod in reversed(self.kube.pods)}
-
-    def pod_with(self, address: Address) -> Pod | None:
-        """Return the pod with this address, None without one; hostNetwork pods do not count, nor
-        do those that have ended, whose address may be another pod's by now."""
-        return next(iter(self.pods_with(address)), None)
-
-    def pods_with(self, address: Address) -> tuple[Pod, ...]:
-        """Return the pods of `pod_with`: more than one only by a fault. Those that are not being
-        deleted come first."""
-        return tuple(self._pods_by_address.get(address, ()))
-
-    def shared(self, address: Address) -> bool:
-        """Tell whether several pods have an address."""
-        return len(self.pods_with(address)) > 1
-
-    @cached_property
-    def _pods_by_address(self) -> dict[Address, list[Pod]]:
-        found: dict[Address, list[Pod]] = {}
-        for pod in self._pods_by_name.values():
-            if not pod.host_network and pod.phase not in ("Succeeded", "Failed"):
-                for address in dict.fromkeys(pod.addresses):
-                    found.setdefault(address, []).append(pod)
-        for pods in found.values():
-            pods.sort(key=lambda pod: pod.deleting)
-        return found
-
-    def kube_node(self, name: str) -> Node | None:
-        """Return the Kubernetes node, None when it is not recorded."""
-        return self._nodes_by_name.get(name)
-
-    @cached_property
-    def _nodes_by_name(self) -> dict[str, Node]:
-        return {node.name: node for node in reversed(self.kube.nodes)}
 
     @cached_property
     def _address_nodes(self) -> dict[Address, str]:
@@ -250,11 +190,6 @@ class ClusterView:
         """Addresses of `nodes_with` that several nodes have."""
         return {one: names for one, names in self._holders.items() if len(names) > 1}
 
-    @property
-    def shared_pod_addresses(self) -> dict[Address, list[Pod]]:
-        """Addresses of `pods_with` that several pods have."""
-        return {one: pods for one, pods in self._pods_by_address.items() if len(pods) > 1}
-
     def cilium_node(self, name: str) -> CiliumNode | None:
         """Return the node as Cilium knows it, None where nothing says."""
         return self._cilium_nodes_by_name.get(name)
@@ -327,49 +262,6 @@ class ClusterView:
     def settings_record(self) -> Record | None:
         """The record of the settings, None without one."""
         return self._settings[1]
-
-    @cached_property
-    def _api_facts(self) -> list[tuple[Record, KubeObjects]]:
-        """Every Kubernetes object of the bundle, by record."""
-        found = []
-        for record in self.bundle.records:
-            if record.place.kind is PlaceKind.API and record.ok:
-                try:
-                    found.append((record, kube.objects(record.stdout.read())))
-                except ParseError:
-                    continue
-        return found
-
-    @cached_property
-    def understood(self) -> frozenset[int]:
-        """Numbers of the API server's records whose objects were read."""
-        return frozenset(record.number for record, _ in self._api_facts)
-
-    @cached_property
-    def _api_records(self) -> dict[int, Record]:
-        return {
-            id(fact): record
-            for record, found in self._api_facts
-            for kind in (
-                found.pods,
-                found.services,
-                found.endpoints,
-                found.network_policies,
-                found.egress_policies,
-            )
-            for fact in kind
-        }
-
-    def api_record_of(
-        self, fact: Pod | Service | ServiceEndpoint | Policy | EgressPolicy
-    ) -> Record | None:
-        """Return the record that an object of `kube` was read from, whose place is its `span`."""
-        return self._api_records.get(id(fact))
-
-    def api_record(self, *words: str) -> Record | None:
-        """Return the first API record whose argv has any of the words."""
-        asked = (r for r in self.bundle.records if r.place.kind is PlaceKind.API and r.ok)
-        return next((record for record in asked if set(words) & set(record.argv)), None)
 
     @cached_property
     def identity_labels(self) -> dict[int, tuple[str, ...]]:
