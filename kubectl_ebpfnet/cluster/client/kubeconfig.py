@@ -57,7 +57,8 @@ def load(
         if pod is None:
             raise KubeconfigError(
                 f"no kubeconfig: no usable entry in {', '.join(_paths(options, environ))}",
-                hint="set --kubeconfig or KUBECONFIG, or a server with --server",
+                hint="set --kubeconfig or KUBECONFIG, or a server with --server; to try it without "
+                "a cluster: --from demo",
             )
         return _with_flags(pod, options)
     name = options.context or merged.current
