@@ -255,9 +255,12 @@ class Deployment:
                     warned = True
                     self._warn(f"deleting node pods, up to {REMOVAL_SECONDS:g} s")
             if not done.done():
-                self._warn_left_behind("the API server does not answer")
+                self._warn_left_behind(
+                    "may be left: the API server has not confirmed its deletion within "
+                    f"{REMOVAL_SECONDS:g} s"
+                )
             elif (problem := done.exception()) is not None:
-                self._warn_left_behind(str(problem))
+                self._warn_left_behind(f"could not be deleted: {problem}")
             if signals.received and kind is not None:
                 signals.received.clear()  # the run ends already
 
@@ -269,7 +272,7 @@ class Deployment:
             nodes = ", ".join(pods.get(name, name) for name in alive)
             self._warn(f"node pods on {nodes} were deleted, but their end is not confirmed")
         if self._namespace is not None and not self._namespace.done():
-            self._warn_left_behind("the API server has not answered its creation")
+            self._warn_left_behind("may be left: the API server has not answered its creation")
 
     def _keep(self) -> None:
         wait(self._calls, timeout=_CREATION_SECONDS)
@@ -283,10 +286,10 @@ class Deployment:
             f"{self.run.namespace}; `kubectl ebpfnet cleanup` deletes them"
         )
 
-    def _warn_left_behind(self, why: str) -> None:
+    def _warn_left_behind(self, how: str) -> None:
         self._warn(
-            f"namespace {self.run.namespace} could not be deleted: {why}; its pods end by "
-            "themselves, `kubectl ebpfnet cleanup` deletes the rest"
+            f"namespace {self.run.namespace} {how}; its pods end by themselves, "
+            "`kubectl ebpfnet cleanup` deletes the rest"
         )
 
 
