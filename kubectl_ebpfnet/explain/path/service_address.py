@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 
 from kubectl_ebpfnet.explain.path import backends as kinds
@@ -133,12 +133,21 @@ class ServiceAddress:
         shared = self.owner is not None and is_global(self.owner)
         return self.redirects_locally or self.by_proxy or shared
 
-    def stale(self, backends: Iterable[Backend]) -> list[Backend]:
-        """Return those of some backends that the Service has lost and Cilium still has."""
-        if self.sliced is None or self.named_elsewhere:
+    def stale(
+        self, backends: Iterable[Backend], has_pod: Callable[[Address], bool]
+    ) -> list[Backend]:
+        """Return those of some backends that the Service has lost and Cilium still has.
+
+        Args:
+            backends: of the frontend.
+            has_pod: tells whether a pod of this cluster has an address. Of a Service that clusters
+                share, EndpointSlices name the pods of this one alone.
+        """
+        if self.sliced is None or self.redirects_locally or self.by_proxy:
             return []
         named = {kinds.place(end) for end in self.sliced}
-        return [backend for backend in backends if kinds.place(backend) not in named]
+        lost = [backend for backend in backends if kinds.place(backend) not in named]
+        return [one for one in lost if not self.named_elsewhere or has_pod(one.address)]
 
     @property
     def title(self) -> str:

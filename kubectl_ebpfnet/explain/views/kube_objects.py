@@ -95,6 +95,10 @@ class KubeObjectsView:
         deleted come first."""
         return tuple(self._pods_by_address.get(address, ()))
 
+    def has_pod(self, address: Address) -> bool:
+        """Tell whether a pod of `pod_with` has an address."""
+        return self.pod_with(address) is not None
+
     def shared(self, address: Address) -> bool:
         """Tell whether several pods have an address."""
         return len(self.pods_with(address)) > 1

@@ -197,3 +197,29 @@ def test_endpoint_routes_ask_the_endpoint_map_by_bpf_host_routing_alone(bpf: boo
     path = answer(mode, "client1", routed, row)
     assert ("172.31.7.99" in str([hop.packet.outer for hop in path.hops])) is not bpf
     assert f"the ipcache of node1 has {web(mode).address}" in path.reason + path.cause
+
+
+@pytest.mark.parametrize("mode", IN_TUNNEL)
+def test_a_node_behind_another_nodes_tunnel_endpoint_is_said(mode: str) -> None:
+    address, own = ADDRESS["node1"], ADDRESS["node2"]
+
+    def lead_away(text: str) -> str:
+        return "".join(
+            row.replace("0.0.0.0 flags=<none>", f"{own} flags=hastunnel")
+            if row.startswith(f"{address}/32")
+            else row
+            for row in text.splitlines(True)
+        )
+
+    unseen = [say(node, CT, "") for node in ("node1", "node2")]
+    asked = "client", f"{address}:10250"
+    path = ask(changed(MODES[mode], *unseen, edit("node2", IPCACHE, lead_away)), *asked)
+    said = f"the ipcache of node2 has {address} behind tunnel endpoint {own}, which is node2's own"
+    assert path.verdict != "reachable"
+    assert said in path.reason + path.cause
+    assert finding(path, "and it is an address of node1")
+    assert not finding_titles(ask(changed(MODES[mode], *unseen), *asked))
+
+
+def finding_titles(path: Path) -> list[str]:
+    return [one.title for one in path.findings if one.severity != "info"]

@@ -149,6 +149,18 @@ def test_a_frontend_of_another_service_than_the_api_servers_speaks_against_it() 
     assert finding(path, said).severity == "warning"
 
 
+def test_a_port_that_nobody_names_is_open_where_clusters_share_the_service() -> None:
+    """Its slices name the pods of this cluster, and this is one."""
+
+    def share(item: dict[str, Any]) -> None:
+        item["metadata"].setdefault("annotations", {})["service.cilium.io/global"] = "true"
+
+    path = answer(services(share, "web"), maps(":8080", ":9999"))
+    assert path.verdict == "unknown"
+    assert f"sends svc default/web to {ODD}, which no EndpointSlice names" in path.reason
+    assert answer(services(share, "web")).verdict == "reachable"
+
+
 def test_slices_that_are_behind_their_service_are_a_finding() -> None:
     def port(item: dict[str, Any]) -> None:
         item["spec"]["ports"][0]["targetPort"] = 9090

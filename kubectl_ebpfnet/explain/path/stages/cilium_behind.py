@@ -192,7 +192,7 @@ def _not_mapped(_: PathBuilder, service: ServiceAddress, node: NodeView) -> Iter
 
 
 def _stale(walk: PathBuilder, service: ServiceAddress, node: NodeView) -> Iterator[Finding]:
-    gone = service.stale(_active(service))
+    gone = service.stale(_active(service), walk.cluster.has_pod)
     stale = [b for b in gone if cluster_of(node, b.address) is None]
     used = (kinds.place(b) for b in stale if b in service.usable)
     lost = any(unnamed_backend.why_open(walk.cluster, service, place) for place in used)

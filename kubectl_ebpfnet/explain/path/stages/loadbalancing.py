@@ -169,7 +169,7 @@ def _weigh(
     known = gone is not None and service.in_cilium and not is_elsewhere
     if gone is None or not known:
         return
-    if service.stale([gone]):
+    if service.stale([gone], walk.cluster.has_pod):
         agent_behind.note_stale(walk, service, gone, node, answered=answers)
     elif gone in cilium_behind.not_ready(service):
         agent_behind.note_not_ready(walk, service, gone, node)

@@ -27,7 +27,7 @@ from kubectl_ebpfnet.model.path import Decides, Evidence, HopKind, HopPlace, Sev
 
 
 def compare(walk: PathBuilder, node: NodeView, address: Address, entry: IpcacheEntry) -> None:
-    """Report an entry by which a packet is sent elsewhere than to the pod's node.
+    """Report an entry by which a packet is sent elsewhere than to its pod's node, or its node.
 
     Args:
         walk: takes the finding, the cause of a later loss, and a doubt.
@@ -83,22 +83,24 @@ def _report(
 
 
 def _elsewhere(walk: PathBuilder, node: NodeView, address: Address, entry: IpcacheEntry) -> str:
-    """Return that an entry leads elsewhere than to the pod's node; "" where it does not, or where
-    nobody knows."""
+    """Return that an entry leads elsewhere than to the node of a pod, or than to the node that has
+    the address itself; "" where it does not, or where nobody knows."""
     cluster = walk.cluster
     pod, end = cluster.pod_with(address), entry.tunnel_endpoint
-    if pod is None or not pod.node or entry.prefix.num_addresses != 1:
-        return ""
-    if end is not None and len(cluster.nodes_with(end)) > 1:
+    name = pod.node if pod is not None else cluster.node_of(address)
+    if not name or entry.prefix.num_addresses != 1 or (pod is None and end is None):
+        return ""  # a node's own address needs no tunnel
+    if any(len(cluster.nodes_with(each)) > 1 for each in (address, end) if each is not None):
         return ""  # owners.py says so
     owner = cluster.owner_of(end) if end is not None else node.name
-    if owner == pod.node or (not owner and not _listed(walk)):
+    if owner == name or (not owner and not _listed(walk)):
         return ""
     leads = "without a tunnel endpoint, as its own"
     if end is not None:
         leads = f"behind tunnel endpoint {end}, which is {owner or 'no node'}"
         leads += "'s own" if owner == node.name else "'s" if owner else ""
-    return f"the ipcache of {node.name} has {address} {leads}, and {_runs(pod)}"
+    whose = _runs(pod) if pod is not None else f"it is an address of {name}"
+    return f"the ipcache of {node.name} has {address} {leads}, and {whose}"
 
 
 def _runs(pod: Pod) -> str:
