@@ -12,9 +12,11 @@ from kubectl_ebpfnet.explain.doctor.report import examine
 from kubectl_ebpfnet.explain.path.walk import explain
 from kubectl_ebpfnet.model.path import Path
 from tests.explain.path import test_cilium_behind as behind
+from tests.explain.path import test_map_against_api as api
 from tests.explain.path import test_owners as owners
 from tests.explain.path import test_tunnel_devices as devices
 from tests.explain.path import test_tunnel_end as tunnel_end
+from tests.explain.path import test_unnamed_backend as unnamed
 from tests.explain.path.changed import Change, ask, changed, say
 from tests.explain.path.ipv6 import addresses_in, made, text
 
@@ -51,6 +53,13 @@ FAULTS: dict[str, tuple[Change, ...]] = {
     "a tunnel device of somebody else": (devices.device("node2", devices.not_external),),
     "the slices are empty": (behind.json_edit("api", behind.SLICES, behind.emptied),),
     "a backend is not ready": (behind.endpoints("web", **behind.NOT_READY),),
+    "a backend has a port that nobody names": (unnamed.maps(":8080", ":9999"),),
+    "a backend is another pod": (unnamed.maps(WEB, "10.44.0.132"),),
+    "the API server has the pod elsewhere": (api.runs_on("tunnel", "node2"),),
+    "a row leads elsewhere, and the endpoint is gone": (
+        api.leads("tunnel", "node1", HERE),
+        *api.without_endpoint("tunnel"),
+    ),
     "the ipcache lacks a pod": (
         owners.edit(
             "node2",
