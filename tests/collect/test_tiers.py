@@ -14,8 +14,12 @@ import pytest
 
 from kubectl_ebpfnet.cluster.client.failures import api_request
 from kubectl_ebpfnet.cluster.client.session import Session
+from kubectl_ebpfnet.cluster.nodepods.installed import manifests
+from kubectl_ebpfnet.cluster.nodepods.manifest import NodePodOptions
+from kubectl_ebpfnet.collect.ask.access import BY_AGENT, Mode, NodeAccess
 from kubectl_ebpfnet.collect.capture import capture
 from kubectl_ebpfnet.errors import NotFound
+from kubectl_ebpfnet.model.node_pods import INSTALLED_NAMESPACE
 from kubectl_ebpfnet.model.tiers import AGENTS_NAMESPACE, EXEC, PLACE, ROLES, Tier
 from tests.cluster.fake_api_server import Reply, Seen, status_reply
 from tests.collect.conftest import Opened
@@ -23,15 +27,17 @@ from tests.collect.looking import looked
 from tests.collect.replay_cluster import ReplayCluster
 from tests.collect.test_capture import Place
 from tests.collect.test_from_anywhere import from_node, from_outside, to
+from tests.collect.test_node_pods import node_pods
 from tests.collect.test_path import request
 
 Right = tuple[str, str, str]
 
 
 class Rbac:
-    """Who has tier `agents`, bound as `doctor --print-rbac=agents` says, for pods of `default`."""
+    """Who has a tier, bound as `doctor --print-rbac` says, for pods of `default`."""
 
-    def __init__(self, replay: ReplayCluster) -> None:
+    def __init__(self, replay: ReplayCluster, tier: Tier = Tier.AGENTS) -> None:
+        self.tier = tier
         self.used: set[Right] = set()
         self.refused: list[str] = []
         answer = replay.answer
@@ -41,7 +47,7 @@ class Rbac:
     def check(self, seen: Seen) -> Reply | None:
         """Refuse what no role gives."""
         asked = api_request(seen.method, seen.path)
-        for role in ROLES[Tier.AGENTS]:
+        for role in ROLES[self.tier]:
             places = ["default" if place == PLACE else place for place in role.namespaces]
             for right in role.rights:
                 if (right.verb, right.resource) != (asked.verb, asked.resource):
@@ -74,7 +80,7 @@ def more_to_read(replay: ReplayCluster) -> None:
     )
 
 
-def runs(session: Session, folder: Path) -> list[Callable[[], Any]]:
+def runs(session: Session, folder: Path, access: NodeAccess = BY_AGENT) -> list[Callable[[], Any]]:
     """A capture, and a path of each kind of source and destination."""
     workloads = ("deployment", "statefulset", "daemonset", "replicaset", "job")
     paths = [
@@ -89,8 +95,8 @@ def runs(session: Session, folder: Path) -> list[Callable[[], Any]]:
         ),
     ]
     return [
-        lambda: capture(session, [Place("pod", "client")], folder / "x.zip"),
-        *(lambda asked=asked: looked(session, asked, timeout=50) for asked in paths),  # type: ignore[misc]
+        lambda: capture(session, [Place("pod", "client")], folder / "x.zip", access=access),
+        *(lambda asked=asked: looked(session, asked, access=access, timeout=50) for asked in paths),  # type: ignore[misc]
     ]
 
 
@@ -106,6 +112,32 @@ def test_a_run_with_tier_agents_is_refused_nothing_and_uses_every_right(
     assert rbac.refused == []
     given = {(r.verb, r.resource, r.name) for role in ROLES[Tier.AGENTS] for r in role.rights}
     # Servers before Kubernetes 1.35 check exec for get alone, as the fake one does.
+    assert given - rbac.used == {("create", EXEC, "")}
+
+
+def test_a_run_with_tier_node_pods_asks_those_alone_and_uses_every_right(
+    cluster: Opened, tmp_path: Path
+) -> None:
+    session, replay = cluster("vxlan-kpr")
+    more_to_read(replay)
+    installed = []
+    for node in ("node1", "node2"):
+        (namespace, pod) = manifests(INSTALLED_NAMESPACE, node, NodePodOptions())
+        pod["spec"]["nodeName"] = node
+        pod["status"] = {"containerStatuses": [{"name": "node", "state": {"running": {}}}]}
+        installed.append(pod)
+    replay.objects.append(namespace)
+    asked = node_pods(replay, installed)
+    rbac = Rbac(replay, Tier.NODE_PODS)
+    of_capture, *of_paths = runs(session, tmp_path, NodeAccess(Mode.AUTO))
+    of_capture()  # and how the pod resolves names, which stands in its own files
+    assert rbac.refused == ["get pods/exec in default"]
+    for run in of_paths:
+        with contextlib.suppress(NotFound):
+            run()
+    assert rbac.refused[1:] == []
+    assert {*asked} == {"ebpfnet-node1", "ebpfnet-node2"}
+    given = {(r.verb, r.resource, r.name) for role in ROLES[Tier.NODE_PODS] for r in role.rights}
     assert given - rbac.used == {("create", EXEC, "")}
 
 
