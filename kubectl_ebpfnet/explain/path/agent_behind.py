@@ -77,6 +77,16 @@ def without_frontend(cluster: ClusterView, service: ServiceAddress, node: str) -
             ),
             f"Service {owner.namespace}/{owner.name}",
         )
+    if owner is not None and service.address in owner.proxied_addresses:
+        return Remedy(
+            f"{service.owner_title} has {service.address} with ipMode Proxy: Cilium leaves it to "
+            "the load-balancer that has the address, so nodes send it there",
+            Fix(
+                "See that the network outside leads it to that load-balancer.",
+                f"kubectl get service -n {word(owner.namespace)} {word(owner.name)} -o yaml",
+            ),
+            f"Service {owner.namespace}/{owner.name}",
+        )
     chosen = None if owner is None else _by_annotation(cluster, owner, service, node)
     if chosen is not None:
         return chosen

@@ -87,6 +87,7 @@ class PacketState:
         by_xdp: Cilium's XDP program has balanced it, and sends it out by itself.
         by_proxy: an L7 proxy of this node sends it: `upstream` to the destination, `answer` to its
             client; "" for others.
+        from_host: cil_from_host hands it to its pod by the endpoint map, after the node's stack.
         unpoliced: it comes to its pod without a program of Cilium's that checks the policy there.
     """
 
@@ -105,6 +106,7 @@ class PacketState:
     encrypted: str = ""
     at_gateway: bool = False
     by_xdp: bool = False
+    from_host: bool = False
     unpoliced: bool = False
     by_proxy: str = ""
     sealed: Packet | None = None

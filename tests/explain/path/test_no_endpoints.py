@@ -205,6 +205,28 @@ def test_a_service_that_is_left_to_another_proxy() -> None:
     assert path.fix.command.endswith("service-proxy-name-")
 
 
+def test_an_address_that_is_left_to_a_load_balancer_outside() -> None:
+    """KEP-1860: Cilium makes no frontend of an address with ipMode Proxy."""
+
+    def proxied(item: Any) -> None:
+        item["status"]["loadBalancer"]["ingress"][0]["ipMode"] = "Proxy"
+
+    def unlisted_too(text: str) -> str:
+        return json.dumps([each for each in json.loads(text) if "172.31.7.242" not in str(each)])
+
+    bundle = changed(
+        SERVICES, edit("node2", LB, lines_without(r"172\.31\.7\.242:80/")),
+        edit("node2", LISTED, unlisted_too), UNTRACKED,
+        objects("services", "web-lb-cluster", proxied),
+    )  # fmt: skip
+    path = ask(bundle, "client", "172.31.7.242:80")
+    assert path.verdict == "unknown"
+    assert "has 172.31.7.242 with ipMode Proxy" in path.cause
+    assert "behind" not in path.cause
+    assert path.fix is not None
+    assert path.fix.command == "kubectl get service -n default web-lb-cluster -o yaml"
+
+
 def dead(text: str) -> str:
     return text.replace("10.44.0.5:8080/TCP (5) (1)", "10.44.0.99:8080/TCP (5) (1)")
 

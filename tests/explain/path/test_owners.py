@@ -411,3 +411,38 @@ def test_nodes_of_another_cluster_with_the_same_names_are_not_this_ones() -> Non
         assert cluster.node_of(ip_address("172.31.7.11")) == "node1"
         assert cluster.node_of(ip_address("172.31.8.11")) == ""
         assert {str(cidr) for cidr in cluster.pod_cidrs} == {"10.44.0.0/24", "10.44.1.0/24"}
+
+
+FROM_NODE = ["node/node1", "hostnet"]
+"""The node's own stack, whose packets cil_from_host hands to the endpoint's row."""
+
+
+@pytest.mark.parametrize("source", FROM_NODE)
+@pytest.mark.parametrize("index", ["99", "the other pod's"])
+def test_a_row_leads_the_nodes_own_packets_to_another_device_too(source: str, index: str) -> None:
+    wrong = row(WEB_ADDRESS, r"ifindex=\d+", "ifindex=99") if index == "99" else other_device
+    path = from_node(source, edit("node1", LXC, wrong))
+    assert "endpoint map of node1" in path.cause
+    assert dropped_at(path).node == "node1"
+
+
+@pytest.mark.parametrize("source", FROM_NODE)
+@pytest.mark.parametrize(
+    ("pattern", "new", "said"),
+    [
+        (r"id=\d+ ", "id=3145 ", "as endpoint 3145, whose policy is asked"),
+        (r" mac=\S+", " mac=02:00:00:00:00:99", "with MAC 02:00:00:00:00:99, and it is"),
+    ],
+)
+def test_a_row_that_is_not_the_agents_leaves_the_nodes_own_packets_open(
+    source: str, pattern: str, new: str, said: str
+) -> None:
+    """cil_from_host redirects to the host's side of the pod, not to its peer: the MAC decides."""
+    path = from_node(source, edit("node1", LXC, row(WEB_ADDRESS, pattern, new)))
+    assert path.verdict == "unknown"
+    assert said in path.cause
+
+
+def from_node(source: str, *changes: Change) -> Path:
+    unseen = [say("node1", CT, ""), say("node1", "cat /proc/net/nf_conntrack", "")]
+    return ask(changed(RECORDED, *unseen, *changes), source, f"{WEB_ADDRESS}:8080")

@@ -136,7 +136,7 @@ def _to_local_pod(walk: PathBuilder, here: PacketState, node: NodeView) -> Packe
     if here.device in ("cilium_host", "cilium_net"):
         show_programs(walk, here, here.device, "egress")
         tunnel_end.compare_unused(walk, node, here.packet.flow.destination)
-        return here.to(Stage.ENDPOINT, device=endpoint.interface)
+        return here.to(Stage.ENDPOINT, device=endpoint.interface, from_host=True)
     return None
 
 

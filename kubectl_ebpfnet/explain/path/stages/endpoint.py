@@ -116,9 +116,10 @@ def _source_identity(here: PacketState, node: NodeView) -> int | None:
 def _veth(walk: PathBuilder, here: PacketState, node: NodeView, endpoint: Endpoint | None) -> bool:
     name = here.device or (endpoint.interface if endpoint else "")
     link = node.link(name) if name else None
-    if here.skips_netfilter and endpoint_rows.leads_nowhere(walk, here, node):
+    by_row = here.skips_netfilter or here.from_host
+    if by_row and endpoint_rows.leads_nowhere(walk, here, node):
         return False
-    if here.skips_netfilter and not endpoint_rows.compare(walk, here, node):
+    if by_row and not endpoint_rows.compare(walk, here, node):
         return False
     if not takes_packets(walk, here, node, name, f"{name}, the host side of the receiving pod,"):
         return False

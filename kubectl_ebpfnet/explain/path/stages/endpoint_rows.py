@@ -5,7 +5,8 @@ Sources: Cilium bpf/lib/local_delivery.h (l3_local_delivery: ep->mac, ep->lxc_id
 called; redirect_ep: ep->ifindex), bpf/lib/nat.h (snat_v4_needs_masquerade: only an endpoint's
 packets are); bpf_redirect_peer() drops what is for a device that is not there, and takes what it
 hands over for the host's whatever its MAC is (Linux net/core/filter.c, skb_do_redirect;
-net/core/skbuff.c, skb_scrub_packet).
+net/core/skbuff.c, skb_scrub_packet). cil_from_host, on egress, sends it out of the device instead
+(bpf_redirect() in redirect_ep), and the pod's own device looks at the MAC.
 """
 
 from __future__ import annotations
@@ -108,6 +109,7 @@ def compare(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
         wrong.append((f"{said}, and it is {own.id} by {own.said_by}", True))
     if own.mac and row.mac and row.mac != own.mac:
         by_peer = node.config.host_routing == "bpf" or node.host_routing.bpf
+        by_peer = by_peer and not here.from_host
         wrong.append(
             (f"{begins} with MAC {row.mac}, and it is {own.mac} by {own.said_by}", not by_peer)
         )
