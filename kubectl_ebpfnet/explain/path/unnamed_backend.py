@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from kubectl_ebpfnet.explain.path.backends import Place
 from kubectl_ebpfnet.explain.path.service_address import ServiceAddress
+from kubectl_ebpfnet.explain.views import lists
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.kube import Pod
@@ -34,7 +35,8 @@ def why_open(
     """
     pod = cluster.pod_with(place[0])
     if pod is None:
-        return " and no pod has"
+        every = lists.read(cluster, "pods") is not None
+        return " and no pod has" if every else " and no pod has that was read"
     name = f"pod {pod.namespace}/{pod.name}"
     if not _selected(service, pod):
         return f": {name} has that address, and is none that {service.owner_title} selects"

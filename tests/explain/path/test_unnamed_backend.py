@@ -13,7 +13,14 @@ from kubectl_ebpfnet.model.path import Path
 from tests.explain.path.changed import Change, ask, changed, dropped_at, finding, say
 from tests.explain.path.test_cilium_behind import LB, LIST, SLICES, endpoints, services
 from tests.explain.path.test_listener import by_node_pod, socket
-from tests.explain.path.test_owners import WEB, WEB_ADDRESS
+from tests.explain.path.test_owners import (
+    PODS,
+    WEB,
+    WEB_ADDRESS,
+    edit_argv,
+    objects,
+    without,
+)
 from tests.explain.path.test_tunnel_end import CT, RECORDED
 from tests.explain.path.variants import edit, json_edit
 
@@ -82,6 +89,16 @@ def test_from_outside_the_node_that_it_enters_by_decides() -> None:
     path = answer(wrong, to="172.31.7.11:30945", source="203.0.113.9")
     assert path.verdict == "unknown"
     assert f"Cilium on node1 sends svc default/web-np to {ODD}" in path.reason
+
+
+def test_a_pod_that_was_not_listed_is_not_said_to_be_none() -> None:
+    gone = of_web(lambda item: item.update(endpoints=[])), objects(PODS, without(WEB))
+    assert "which no EndpointSlice names (ready by these: none) and no pod has;" in (
+        answer(*gone).reason + ";"
+    )
+    path = answer(*gone, edit_argv(PODS, ("get", "pods", "-n", "other")))
+    assert path.verdict == "unknown"
+    assert "and no pod has that was read" in path.reason
 
 
 @pytest.mark.parametrize("more", [(), sockets(8080, pod="client1")], ids=["unread", "listens"])
