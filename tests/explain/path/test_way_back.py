@@ -133,6 +133,17 @@ def test_a_far_ipcache_that_lacks_the_client() -> None:
     assert path.fix.command.endswith(" -- cilium-dbg bpf ipcache get 10.244.1.160")
 
 
+def test_a_far_ipcache_that_lacks_the_clients_node() -> None:
+    """What a node sends to pods of others has the address of its cilium_host."""
+    stack = edit("node1", "cilium-dbg status -o json", legacy)
+    path = ask(changed(VXLAN, edit("node1", IPCACHE, no_client), stack), "node/node2", WEB)
+    assert path.verdict == "dropped"
+    assert re.search(
+        r"the answer is lost: Cilium's ipcache of node1 lacks 10\.244\.1\.\d+, which node node2 has",
+        path.cause,
+    )
+
+
 def test_an_endpoint_map_that_lacks_the_client() -> None:
     def gone(text: str) -> str:
         lines = text.splitlines(keepends=True)

@@ -190,8 +190,13 @@ def _is_strange(
     table = node[q.IPCACHE]
     if not world or node.local_endpoint(target) is not None:
         return False
-    owner = walk.cluster.pod_with(target)
-    if owner is None or owner.node == node.name:
+    owner, whose = walk.cluster.pod_with(target), walk.cluster.node_of(target)
+    if owner is not None and target not in walk.cluster.node_addresses:
+        whose, what = owner.node, f"a pod of {owner.node}"
+        holder = f"pod {owner.namespace}/{owner.name} of {owner.node}"
+    else:
+        what, holder = f"an address of node {whose}", f"node {whose}"
+    if not whose or whose == node.name:
         return False
     said = f"is {entry.prefix}, the world" if entry is not None else "has no entry"
     walk.drop(
@@ -199,11 +204,10 @@ def _is_strange(
         f"{target} {said} in the ipcache of {here.node}: Stale or unroutable IP",
         State.DERIVED, here.packet,
         cite.of(table.record, entry.span) if entry else cite.whole(table.record),
-        title=f"Cilium's ipcache of {here.node} lacks {target}, a pod of {owner.node}",
-        detail="Its agent did not learn of the pod: its connection to the API server, and its log, "
-        "tell why. A restart of the agent reads all pods anew.",
-        cause=f"Cilium's ipcache of {here.node} lacks {target}, which pod {owner.namespace}/"
-        f"{owner.name} of {owner.node} has",
+        title=f"Cilium's ipcache of {here.node} lacks {target}, {what}",
+        detail="Its agent did not learn of it: its connection to the API server, and its log, "
+        "tell why. A restart of the agent reads all pods and nodes anew.",
+        cause=f"Cilium's ipcache of {here.node} lacks {target}, which {holder} has",
         fix=Fix(
             f"See why the agent of {here.node} does not know it.",
             node.in_agent(f"bpf ipcache get {target}"),
