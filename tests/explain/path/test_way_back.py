@@ -138,10 +138,8 @@ def test_a_far_ipcache_that_lacks_the_clients_node() -> None:
     stack = edit("node1", "cilium-dbg status -o json", legacy)
     path = ask(changed(VXLAN, edit("node1", IPCACHE, no_client), stack), "node/node2", WEB)
     assert path.verdict == "dropped"
-    assert re.search(
-        r"the answer is lost: Cilium's ipcache of node1 lacks 10\.244\.1\.\d+, which node node2 has",
-        path.cause,
-    )
+    lacks = r"the answer is lost: Cilium's ipcache of node1 lacks 10\.244\.1\.\d+, which node node2"
+    assert re.search(lacks, path.cause)
 
 
 def test_an_endpoint_map_that_lacks_the_client() -> None:
