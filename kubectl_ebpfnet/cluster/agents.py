@@ -20,7 +20,7 @@ NAMESPACES = ("kube-system", "cilium", "cilium-system")
 """Where to look when the user may not list pods everywhere."""
 
 
-FEW = 100
+FEW = 50
 """Agents that a command which asks a few nodes lists: where there are more, it looks for those of
 its nodes. 2,000 of them are 30 MB."""
 

@@ -138,7 +138,12 @@ def far_end_of_object(
 
 
 def far_end_of_address(
-    api: RecordingApi, address: Address, nodes: list[Node], port: int | None = None
+    api: RecordingApi,
+    address: Address,
+    nodes: list[Node],
+    port: int | None = None,
+    *,
+    whole: bool = True,
 ) -> FarEnd:
     """Return the pods, node or Service that have an address. A failed read adds nothing.
 
@@ -147,6 +152,7 @@ def far_end_of_address(
         address: the destination.
         nodes: all nodes.
         port: destination port; on a node it may be the node port of a Service.
+        whole: the nodes have all of their addresses, and not the first one alone.
     """
     far_end = FarEnd(versions=frozenset((address.version,)))
     pods = _pods(api, f"status.podIP={address}")
@@ -156,7 +162,7 @@ def far_end_of_address(
         if address in (*node.internal_addresses, *node.external_addresses)
     ]
     if not pods and not owning_nodes:
-        pods = _pods_of_second_address(api, address, nodes)
+        pods = _pods_of_second_address(api, address, nodes, whole=whole)
     far_end.pods = [pod for pod in pods if not pod.host_network]
     far_end.nodes = [*(pod.node for pod in pods if pod.node), *owning_nodes]
     if far_end.nodes:
@@ -178,17 +184,22 @@ def _pods(api: RecordingApi, field_selector: str = "") -> list[Pod]:
     return [kube.pod(each) for each in found]
 
 
-def _pods_of_second_address(api: RecordingApi, address: Address, nodes: list[Node]) -> list[Pod]:
+def _pods_of_second_address(
+    api: RecordingApi, address: Address, nodes: list[Node], *, whole: bool
+) -> list[Pod]:
     """Return the pods that have an address beside their first one, which alone can be selected."""
     families = {a.version for node in nodes for a in (*node.internal_addresses, *node.pod_cidrs)}
-    if len(families) < 2:
+    if len(families) < 2 and (whole or address.version in families):
         return []
     holders = {node.name for node in nodes if any(address in cidr for cidr in node.pod_cidrs)}
     # Cilium's own allocator leaves the prefixes of the Node objects alone.
     for value in _result_or_none(lambda: api.cilium("ciliumnodes")) or []:
         node = kube.cilium_node(value)
+        families.update(a.version for a in (*node.addresses, *node.pod_cidrs))
         if any(address in cidr for cidr in node.pod_cidrs):
             holders.add(node.name)
+    if len(families) < 2:
+        return []
     found = [pod for name in sorted(holders) for pod in _pods(api, f"spec.nodeName={name}")]
     if not holders and not address.is_global:
         found = _pods(api)

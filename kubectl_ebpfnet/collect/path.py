@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from kubectl_ebpfnet.cluster.client.api import CILIUM, CORE
+from kubectl_ebpfnet.cluster.client.api import CILIUM
 from kubectl_ebpfnet.collect.ask.unasked import EXEC, unavailable_record
 from kubectl_ebpfnet.collect.destination import (
     FarEnd,
@@ -25,9 +25,9 @@ from kubectl_ebpfnet.collect.destination import (
     far_end_of_object,
 )
 from kubectl_ebpfnet.collect.gatherer import Gatherer
+from kubectl_ebpfnet.collect.nodes import ListedNodes, NodeReads, listed_nodes
 from kubectl_ebpfnet.collect.policies import PolicyReads
 from kubectl_ebpfnet.collect.sender import Sender, find_sender, of_its_pod
-from kubectl_ebpfnet.errors import ClusterError
 from kubectl_ebpfnet.model.evidence import (
     Bundle,
     Place,
@@ -37,10 +37,9 @@ from kubectl_ebpfnet.model.evidence import (
     pod_place,
 )
 from kubectl_ebpfnet.model.fact import Need
-from kubectl_ebpfnet.model.kube import Node, Pod, Service
+from kubectl_ebpfnet.model.kube import Pod, Service
 from kubectl_ebpfnet.model.net import UDP, Address
 from kubectl_ebpfnet.model.request import Further, PathRequest
-from kubectl_ebpfnet.parse import kube
 
 if TYPE_CHECKING:
     from kubectl_ebpfnet.collect.scope import Scope
@@ -108,6 +107,7 @@ class _Run:
         self.gatherer, self.request = gatherer, request
         self.policies = PolicyReads(gatherer.api)
         self.scope: Scope | None = None
+        self.reads: NodeReads | None = None
         self.asked_nodes: set[str] = set()
         self.asked_ends: set[Place] = set()
         """Pods and nodes that are asked what is needed where the packet may end."""
@@ -123,7 +123,7 @@ class _Run:
         gatherer.look_for_answerers(few=True)
         source = gatherer.start(lambda: find_sender(api, request, lines.append))
         nodes = gatherer.start(lambda: self._nodes_and_owner(address))
-        cilium_nodes = gatherer.start(lambda: api.cilium("ciliumnodes"))
+        reads = self.reads = NodeReads(gatherer)
         destination = gatherer.start(lambda: destination_object(api, request))
         gatherer.read(self._policies())
         # Imported while the API server answers: what asks places takes 60 ms.
@@ -135,26 +135,30 @@ class _Run:
         sender, found = gatherer.needed(source), gatherer.needed(destination)
         for line in lines:
             gatherer.warn(line)
-        listed, owner = [], None
+        listed, owner = ListedNodes([]), None
         alias = found.external_name if isinstance(found, Service) else ""
         if sender.pod is not None and (request.destination_kind == "name" or alias):
             self.request, found = self._named(sender.pod, f"{alias.rstrip('.')}." if alias else "")
             address = self.request.destination_address
-            listed = (gatherer.tried(nodes)[0] or ([], None))[0]
+            listed = (gatherer.tried(nodes)[0] or (listed, None))[0]
             if address is not None:
                 owner = gatherer.start(partial(self._owner, address, listed))
         end = gatherer.start(lambda: far_end_of_object(api, found, self.request.port))
-        known_nodes, _ = gatherer.tried(cilium_nodes, 0.5)
+        many = reads.many
         gatherer.find_answerers()
         far_end = gatherer.tried(owner or end, 0.5)[0] or FarEnd()
+        # A list of many objects is not waited for: CiliumNodes tell most of the addresses, and the
+        # whole table is asked for where a row is wanted that was not.
+        known = gatherer.tried(nodes, 0.5)[0] if many or nodes.done() else None
+        at, found_at = known or (ListedNodes([]), FarEnd())
+        near = {sender.node, *far_end.nodes[:FAR_NODES], *found_at.nodes[:FAR_NODES]}
+        known_nodes = reads.cilium_nodes(sorted(near))
+        near_nodes = [node for node in at.nodes if node.name in near or not at.by_rows]
         versions = frozenset((address.version,)) if address else far_end.versions
         if request.ip_version is not None:
             versions = frozenset((request.ip_version,))
         scope = packet_scope(sender, self.request, versions, far_end, knows_nodes=bool(known_nodes))
-        # A list of many nodes is not waited for: CiliumNodes tell most of their addresses, and the
-        # whole table is asked for where a row is wanted that was not.
-        at, found_at = (gatherer.tried(nodes)[0] if nodes.done() else None) or ([], FarEnd())
-        rows = row_addresses(scope, sender, (far_end, found_at), at, known_nodes or [])
+        rows = row_addresses(scope, sender, (far_end, found_at), near_nodes, known_nodes)
         scope = replace(scope, rows=rows)
 
         self.scope = scope
@@ -170,8 +174,14 @@ class _Run:
             ask_places(gatherer, scope, [sender.node], sender.pods)
         gatherer.read(self._endpoints(sender.pods))
         self._ask_far(far_end, scope)
-        if request.destination_kind != "name" and not alias:
-            self._ask_far((gatherer.tried(nodes)[0] or ([], FarEnd()))[1], scope)
+        at, found_at = gatherer.tried(nodes)[0] or (at, FarEnd())
+        named = request.destination_kind == "name" or bool(alias)
+        if not named:
+            self._ask_far(found_at, scope)
+        owners = reads.complete(at, address)
+        if owners and address is not None and not (far_end.nodes or found_at.nodes):
+            by_cilium = gatherer.start(partial(self._owner, address, ListedNodes(owners)))
+            self._ask_far(gatherer.tried(by_cilium)[0] or FarEnd(), scope)
         return sender
 
     def ask_from_outside(self) -> list[Record]:
@@ -207,6 +217,7 @@ class _Run:
             again = {name for name in again if self._is_new_end(node_place(name))}
             ask_places(self.gatherer, Scope(scope.ends), again)
         self.asked_nodes.update(others[:FAR_NODES])
+        self._read_objects(others[:FAR_NODES])
         pods = [pod for pod in far_end.running_pods if pod.node in self.asked_nodes][:FAR_NODES]
         pods = [pod for pod in pods if self._is_new_end(pod_place(pod.namespace, pod.name))]
         ask_places(self.gatherer, far_scope(scope, far_end), others[:FAR_NODES], ends=pods)
@@ -227,6 +238,7 @@ class _Run:
         if not nodes or self.scope is None:
             return asked
         self.asked_nodes.update(nodes)
+        self._read_objects(nodes)
         self.gatherer.progress(f"asking {', '.join(nodes)}, where the packet comes to")
         ask_places(self.gatherer, replace(self.scope, rows=()), nodes)
         return True
@@ -267,16 +279,20 @@ class _Run:
 
     # --- reads beside others ----------------------------------------------------------------------
 
-    def _nodes_and_owner(self, address: Address | None) -> tuple[list[Node], FarEnd]:
+    def _nodes_and_owner(self, address: Address | None) -> tuple[ListedNodes, FarEnd]:
         """Return all nodes, and who has the address; nodes that cannot be listed are none."""
-        try:
-            nodes = self.gatherer.api.list_of(f"{CORE}/nodes", lambda page: [*map(kube.node, page)])
-        except ClusterError:
-            nodes = []  # the record has the reason
-        return nodes, self._owner(address, nodes) if address else FarEnd()
+        listed = listed_nodes(self.gatherer.api)
+        return listed, self._owner(address, listed) if address else FarEnd()
 
-    def _owner(self, address: Address, nodes: list[Node]) -> FarEnd:
-        return far_end_of_address(self.gatherer.api, address, nodes, self.request.port)
+    def _read_objects(self, nodes: list[str]) -> None:
+        """Read the objects of nodes on the way, where not all nodes were read."""
+        if self.reads is not None:
+            self.reads.by_name(nodes)
+
+    def _owner(self, address: Address, listed: ListedNodes) -> FarEnd:
+        return far_end_of_address(
+            self.gatherer.api, address, listed.nodes, self.request.port, whole=not listed.by_rows
+        )
 
     def _policies(self) -> list[Callable[[], object]]:
         """Return calls that read the policies which may allow or deny the packet."""

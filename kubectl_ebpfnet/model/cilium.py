@@ -247,6 +247,7 @@ class CiliumNode:
         pod_cidrs: what pods there get their addresses from.
         wireguard_key: public key by which the other nodes send to it, in base64; "" for none.
         cluster: of a clustermesh, as an agent names it; "" for a cluster without a name of its own.
+        internal_addresses: those of `addresses` that a CiliumNode object calls InternalIPs.
     """
 
     name: str
@@ -256,6 +257,7 @@ class CiliumNode:
     wireguard_key: str = ""
     cluster: str = ""
     span: Span = field(default=NOWHERE, compare=False)
+    internal_addresses: tuple[Address, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)

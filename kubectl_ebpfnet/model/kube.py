@@ -6,6 +6,7 @@ stands in the record that it was read from.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import field, fields
 from typing import TYPE_CHECKING
 
@@ -231,6 +232,21 @@ class Node:
         return next((a for a in self.internal_addresses if a.version == version), None)
 
 
+NODE_COLUMNS = ("Name", "Internal-IP", "External-IP")
+"""Columns of the server's table of nodes that a record keeps."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRow:
+    """A node as a row of the server's table tells it: of its InternalIPs and its ExternalIPs the
+    first one alone. Source: Kubernetes pkg/printers/internalversion (printNode).
+    """
+
+    name: str
+    internal_addresses: tuple[Address, ...]
+    external_addresses: tuple[Address, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class ServicePort:
     """A port of a Service. `protocol` is an IANA number; `node_port` 0 for none."""
@@ -364,6 +380,7 @@ class KubeObjects:
         service_cidrs: ranges of ClusterIPs (networking.k8s.io, ServiceCIDR).
         advertisements: of Services, by BGP.
         leases: by one of a Service's, a node announces its addresses (L2).
+        node_rows: all nodes, of a cluster of which only some Node objects were read.
     """
 
     pods: tuple[Pod, ...] = ()
@@ -380,12 +397,14 @@ class KubeObjects:
     egress_policies: tuple[EgressPolicy, ...] = ()
     leases: tuple[Lease, ...] = ()
     advertisements: tuple[Advertisement, ...] = ()
+    node_rows: tuple[NodeRow, ...] = ()
 
-    def merged(self, other: KubeObjects) -> KubeObjects:
-        """Return the objects of both, each once."""
-        return KubeObjects(
+    @classmethod
+    def of_all(cls, parts: Sequence[KubeObjects]) -> KubeObjects:
+        """Return the objects of all parts, each once."""
+        return cls(
             *(
-                tuple(dict.fromkeys((*getattr(self, f.name), *getattr(other, f.name))))
-                for f in fields(self)
+                tuple(dict.fromkeys(one for part in parts for one in getattr(part, f.name)))
+                for f in fields(cls)
             )
         )

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model import json_members as js
 from kubectl_ebpfnet.model.evidence import NOWHERE, Span
-from kubectl_ebpfnet.model.kube import KubeObjects, Lease, Node
+from kubectl_ebpfnet.model.kube import NODE_COLUMNS, KubeObjects, Lease, Node, NodeRow
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.parse import _kube as members
 from kubectl_ebpfnet.parse._text import json_value
@@ -48,6 +48,8 @@ def objects(data: bytes) -> KubeObjects:
     if not isinstance(value, dict):
         raise ParseError(SOURCE, 0, "not a JSON object")
     kind = js.text(value, "kind")
+    if kind == "Table":
+        return _of_table(value)
     listed = value.get("items")
     if not isinstance(listed, list):
         return _objects_of_kind(kind, [(NOWHERE, value)])
@@ -56,10 +58,9 @@ def objects(data: bytes) -> KubeObjects:
     for index, item in enumerate(listed):
         place = Span(path=("items", index))
         by_kind.setdefault(js.text(item, "kind") or default, []).append((place, item))
-    found = KubeObjects()
-    for name, values in by_kind.items():
-        found = found.merged(_objects_of_kind(name, values))
-    return found
+    if len(by_kind) == 1:
+        return _objects_of_kind(*by_kind.popitem())
+    return KubeObjects.of_all([_objects_of_kind(*each) for each in by_kind.items()])
 
 
 def _objects_of_kind(kind: str, located: list[tuple[Span, Any]]) -> KubeObjects:
@@ -77,6 +78,21 @@ def _network_policies(kind: str, located: list[tuple[Span, Any]]) -> KubeObjects
 
     found = tuple(policies.policy(value, kind, span) for span, value in located)
     return KubeObjects(network_policies=found)
+
+
+def _of_table(value: Any) -> KubeObjects:
+    heads = tuple(js.text(each, "name") for each in js.items(value, "columnDefinitions"))
+    if heads != NODE_COLUMNS:
+        return KubeObjects()
+    rows = [js.texts(row, "cells") for row in js.items(value, "rows")]
+    if not all(len(row) == len(heads) and row[0] for row in rows):
+        raise ParseError(SOURCE, 0, "a row of a node without a name")
+    return KubeObjects(
+        node_rows=tuple(
+            NodeRow(name, js.addresses([inside]), js.addresses([outside]))
+            for name, inside, outside in rows
+        )
+    )
 
 
 def _egress_policies(kind: str, located: list[tuple[Span, Any]]) -> KubeObjects:
@@ -170,13 +186,18 @@ def cilium_node(value: Any) -> CiliumNode:
 
     spec = js.dig(value, "spec")
     own: list[str] = []
+    internal: list[str] = []
     router: list[str] = []
     for item in js.items(spec, "addresses"):
-        kind = js.text(item, "type")
-        (router if kind == "CiliumInternalIP" else own).append(js.text(item, "ip"))
+        kind, address = js.text(item, "type"), js.text(item, "ip")
+        (router if kind == "CiliumInternalIP" else own).append(address)
+        if kind == "InternalIP":
+            internal.append(address)
+    addresses = js.addresses(own)
     return CiliumNode(
         name=members.name(value),
-        addresses=js.addresses(own),
+        addresses=addresses,
+        internal_addresses=addresses if own == internal else js.addresses(internal),
         router_addresses=js.addresses(router),
         pod_cidrs=js.networks(list(js.texts(spec, "ipam", "podCIDRs"))),
         wireguard_key=js.text(value, "metadata", "annotations", "network.cilium.io/wg-pub-key"),

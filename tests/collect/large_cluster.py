@@ -31,6 +31,13 @@ _MANAGED = [
     }
     for manager in ("kube-controller-manager", "kubelet")
 ]  # fmt: skip
+_COLUMNS = [
+    {"name": name, "type": "string", "format": "", "description": "d" * 99, "priority": 0}
+    for name in (
+        "Name", "Status", "Roles", "Age", "Version", "Internal-IP", "External-IP", "OS-Image",
+        "Kernel-Version", "Container-Runtime",
+    )
+]  # fmt: skip
 _READY = {"type": "Ready", "status": "True", "lastTransitionTime": "2026-11-21T05:19:36Z"}
 
 
@@ -57,6 +64,8 @@ class LargeCluster(ReplayCluster):
             ),
         }
         self.agents = _packed(agents)
+        self.tables = True  # the server prints nodes, if it is asked to
+        self.rows = _packed(_row(_node(name, number)) for number, name in numbered)
 
     def answer(self, seen: Seen) -> Reply:
         """Answer as the recorded cluster does, with the further objects of a list after its own."""
@@ -71,7 +80,10 @@ class LargeCluster(ReplayCluster):
         own = super().answer(seen)
         if len(words) > 1 or own.status != 200 or not isinstance(own.body, dict):
             return own
-        return self._page(seen, own.body.get("items", []), self._selected(seen, words[0]))
+        items = own.body.get("items", [])
+        if self.tables and "as=Table" in "".join(seen.values("Accept")):
+            return self._page(seen, [*map(_row, items)], self.rows, table=True)
+        return self._page(seen, items, self._selected(seen, words[0]))
 
     def _selected(self, seen: Seen, resource: str) -> Sequence[bytes]:
         every = self.lists.get(resource, ())
@@ -83,16 +95,25 @@ class LargeCluster(ReplayCluster):
             every = () if field == "status.podIP" else [one for one in every if member in one]
         return every
 
-    def _page(self, seen: Seen, own: list[dict[str, Any]], others: Sequence[bytes]) -> Reply:
+    def _page(
+        self, seen: Seen, own: list[dict[str, Any]], others: Sequence[bytes], *, table: bool = False
+    ) -> Reply:
         start = int((seen.parameters("continue") or ["0"])[0])
         limit = int((seen.parameters("limit") or ["0"])[0]) or len(own) + len(others)
         begin = max(0, start - len(own))
         end = max(0, start + limit - len(own))
         page = [json.dumps(one).encode() for one in own[start : start + limit]]
         page += others[begin:end]
-        more = {"continue": str(start + limit)} if start + limit < len(own) + len(others) else {}
-        head = json.dumps({"kind": "List", "apiVersion": "v1", "metadata": more}).encode()
-        body = head[:-1] + b', "items": [' + b",".join(page) + b"]}"
+        left = len(own) + len(others) - start - limit
+        more: dict[str, Any] = {"continue": str(start + limit)} if left > 0 else {}
+        if left > 0 and not seen.parameters("labelSelector") + seen.parameters("fieldSelector"):
+            more["remainingItemCount"] = left
+        if table:
+            head = json.dumps({"kind": "Table", "columnDefinitions": _COLUMNS, "metadata": more})
+        else:
+            head = json.dumps({"kind": "List", "apiVersion": "v1", "metadata": more})
+        items = "rows" if table else "items"
+        body = head[:-1].encode() + b', "%b": [' % items.encode() + b",".join(page) + b"]}"
         return Reply(200, body, {"Content-Type": "application/json"})
 
     def run(self, end: ExecEnd) -> None:
@@ -110,6 +131,17 @@ class LargeCluster(ReplayCluster):
         for at in range(0, len(out), 30_000):
             end.write(1, out[at : at + 30_000])
         end.end()
+
+
+def _row(node: dict[str, Any]) -> dict[str, Any]:
+    """What a server prints of a node (Kubernetes 1.31, printNode)."""
+    own = {each["type"]: each["address"] for each in reversed(node["status"]["addresses"])}
+    cells = [
+        node["metadata"]["name"], "Ready", "<none>", "9d", "v1.31.2",
+        own.get("InternalIP", "<none>"), own.get("ExternalIP", "<none>"),
+        "Debian GNU/Linux 12 (bookworm)", "6.18.44", "containerd://2.0.0",
+    ]  # fmt: skip
+    return {"cells": cells, "object": None}
 
 
 def _packed(objects: Any) -> list[bytes]:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_ebpfnet.errors import ParseError
-from kubectl_ebpfnet.model.kube import Lease
+from kubectl_ebpfnet.model.kube import KubeObjects, Lease, NodeRow
 from kubectl_ebpfnet.parse import kube
 from kubectl_ebpfnet.parse.cilium import agent
 from tests.parse import recorded
@@ -177,7 +177,8 @@ def test_an_evicted_pod_says_so_before_its_conditions() -> None:
 
 def test_lists_are_put_together_with_each_object_once() -> None:
     pods = [kube.objects(data) for data in recorded.api("pods")]
-    both = pods[0].merged(pods[0]).merged(kube.objects(b'{"kind":"List","items":[]}'))
+    empty = kube.objects(b'{"kind":"List","items":[]}')
+    both = KubeObjects.of_all([pods[0], pods[0], empty])
     assert both == pods[0]
 
 
@@ -296,3 +297,18 @@ def test_the_containers_of_a_pod() -> None:
 @given(draw=st.data())
 def test_a_decoded_object_may_be_anything(read: Callable[[Any], Any], draw: st.DataObject) -> None:
     str(read(draw.draw(documents(members("objects"), WORDS))))
+
+
+def test_a_table_of_nodes_is_rows() -> None:
+    heads = [{"name": name} for name in ("Name", "Internal-IP", "External-IP")]
+    rows = [{"cells": ["a", "10.0.0.1", "<none>"]}, {"cells": ["b", "fd00::1", "1.2.3.4"]}]
+    table = {"kind": "Table", "columnDefinitions": heads, "rows": rows}
+    assert kube.objects(json.dumps(table).encode()).node_rows == (
+        NodeRow("a", (ip_address("10.0.0.1"),)),
+        NodeRow("b", (ip_address("fd00::1"),), (ip_address("1.2.3.4"),)),
+    )
+    rows.append({"cells": ["", "10.0.0.1", "<none>"]})
+    with pytest.raises(ParseError):
+        kube.objects(json.dumps(table).encode())
+    table["columnDefinitions"] = [{"name": "Name"}]
+    assert kube.objects(json.dumps(table).encode()) == KubeObjects()

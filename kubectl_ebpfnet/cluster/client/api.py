@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from kubectl_ebpfnet.cluster.client.answer import without_managed_fields
 from kubectl_ebpfnet.cluster.client.failures import refusal
 from kubectl_ebpfnet.cluster.client.session import Query, Response, Session
 from kubectl_ebpfnet.errors import ApiError, NotFound, ParseError
@@ -26,6 +27,8 @@ PAGE = 500
 LIST_LIMIT = 2 << 30
 """Bytes of JSON of all pages of a list. Kubernetes supports 150,000 pods: 1.2 GB at 8 KiB each."""
 _PAGE_COST = 16 << 10  # bytes that an empty page counts for: a list has to end
+_FIRST_PAGE = 50
+"""Objects of the page that tells whether a list is of few."""
 _RESTARTS = 3
 
 CORE = "/api/v1"
@@ -33,6 +36,10 @@ APPS = "/apis/apps/v1"
 BATCH = "/apis/batch/v1"
 CILIUM = "/apis/cilium.io/v2"
 _SLICES = ("/apis/discovery.k8s.io/v1", "/apis/discovery.k8s.io/v1beta1")
+
+
+class MoreThanWanted(Exception):
+    """A list has more objects than its caller wants to read whole."""
 
 
 class Api:
@@ -93,6 +100,7 @@ class Api:
         field_selector: str = "",
         limit: int = PAGE,
         first_page: bool = False,
+        most: int | None = None,
     ) -> Made[T]:
         """Return what `take` makes of each page of a collection, whose objects have their
         apiVersion and kind. No more than a page of objects is held: those of 30,000 pods are 1 GB.
@@ -106,16 +114,18 @@ class Api:
             field_selector: `fieldSelector` parameter, "" for none.
             limit: items per page.
             first_page: leave the further pages out.
+            most: how many objects are read, None for all; the first page, a short one, tells.
 
         Raises:
             NotFound: the server does not serve this resource.
+            MoreThanWanted: there are more than `most`, or the server does not tell how many.
         """
         query = {"labelSelector": label_selector, "fieldSelector": field_selector}
         query = {key: value for key, value in query.items() if value}
         for restart in range(_RESTARTS + 1):
             page_size = limit if restart < _RESTARTS else 0
             try:
-                return self._pages(path, take, query, page_size, first_page=first_page)
+                return self._pages(path, take, query, page_size, first_page=first_page, most=most)
             except ApiError as e:
                 if e.status != 410 or not page_size:
                     raise
@@ -129,12 +139,13 @@ class Api:
         limit: int,
         *,
         first_page: bool = False,
+        most: int | None = None,
     ) -> Made[T]:
         found: Made[T] = []
         page = dict(query)
         if limit:
-            page["limit"] = str(limit)
-        size = 0
+            page["limit"] = str(limit if most is None else min(limit, _FIRST_PAGE))
+        size = count = 0
         while True:
             response = self._request("GET", path, page)
             size += len(response.body) + _PAGE_COST
@@ -145,10 +156,16 @@ class Api:
                 raise self._not_kubernetes(path, "no list", response.status)
             kind = str(document.get("kind", "")).removesuffix("List")
             items = document.get("items") or []
+            token = json_members.text(document, "metadata", "continue")
+            count += len(items)
+            left = json_members.number(document, "metadata", "remainingItemCount")
+            if token and most is not None:
+                if left is None or count + left > most:
+                    raise MoreThanWanted
+                most, page["limit"] = None, str(limit)
             # Items of a list lack apiVersion and kind; kubectl fills them in as well.
             own = {"apiVersion": document.get("apiVersion", ""), "kind": kind}
             found += take([{**own, **item} for item in items])
-            token = json_members.text(document, "metadata", "continue")
             if not token or first_page:
                 return found
             page["continue"] = token
@@ -164,7 +181,7 @@ class Api:
 
     def _decode(self, response: Response, path: str) -> Object:
         try:
-            document = json_value(response.body, path)
+            document = json_value(without_managed_fields(response.body), path)
         except ParseError as e:
             raise self._not_kubernetes(path, f"invalid JSON ({e.problem})", response.status) from e
         if not isinstance(document, dict) or not isinstance(document.get("items") or [], list):
@@ -214,7 +231,7 @@ class Api:
 
     def names(self, resource: str, namespace: str = "") -> Sequence[str]:
         """Return the names of a resource's objects, e.g. `deployments`; namespace "" is all."""
-        from kubectl_ebpfnet.cluster.client.listed_names import listed_names
+        from kubectl_ebpfnet.cluster.client.tables import listed_names
 
         apps = ("deployments", "statefulsets", "daemonsets", "replicasets")
         base = APPS if resource in apps else BATCH if resource == "jobs" else CORE

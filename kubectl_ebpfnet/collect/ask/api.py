@@ -12,12 +12,13 @@ import threading
 from collections.abc import Callable, Iterator
 
 from kubectl_ebpfnet.capture import secrets
-from kubectl_ebpfnet.cluster.client.api import PAGE, Api, Made, Object, Objects, T
+from kubectl_ebpfnet.cluster.client.api import CORE, PAGE, Api, Made, Object, Objects, T
 from kubectl_ebpfnet.cluster.client.failures import api_request
 from kubectl_ebpfnet.cluster.client.session import Query, Session
 from kubectl_ebpfnet.collect.ask.unasked import missing_permission
 from kubectl_ebpfnet.errors import ClusterError
 from kubectl_ebpfnet.model.evidence import API, InMemory, Record, now
+from kubectl_ebpfnet.model.kube import NODE_COLUMNS
 
 _WITHOUT_NAMESPACE = (
     "nodes", "namespaces", "ciliumnodes", "ciliumidentities", "ciliumcidrgroups", "servicecidrs",
@@ -58,6 +59,7 @@ class RecordingApi(Api):
         field_selector: str = "",
         limit: int = PAGE,
         first_page: bool = False,
+        most: int | None = None,
     ) -> Made[T]:
         """Read a list as Api.list_of does, and record it as one list without pages.
 
@@ -67,6 +69,7 @@ class RecordingApi(Api):
             label_selector, field_selector: of the Kubernetes API; "" for all objects.
             limit: objects a page.
             first_page: leave the further pages out; the record does not tell that there were any.
+            most: as of Api.list_of; a list of more leaves no record.
         """
         argv, started = get_argv(path, label_selector, field_selector), now()
 
@@ -77,11 +80,28 @@ class RecordingApi(Api):
         with self._failures_kept(argv):
             pages = super().list_of(
                 path, kept, label_selector=label_selector, field_selector=field_selector,
-                limit=limit, first_page=first_page,
+                limit=limit, first_page=first_page, most=most,
             )  # fmt: skip
         items = b", ".join(text for text, _ in pages if text)
         self._keep(argv, b'{"apiVersion": "v1", "kind": "List", "items": [%b]}' % items, started)
         return [each for _, taken in pages for each in taken]
+
+    def node_rows(self) -> list[list[str]]:
+        """Return name, InternalIP and ExternalIP of each node, as `kubectl get nodes -o wide` does:
+        of each kind the first address alone. The record has these columns of the server's table.
+
+        Raises:
+            ApiError: also where the server has no table of nodes.
+        """
+        from kubectl_ebpfnet.cluster.client.tables import listed_rows
+
+        argv, started = ("get", "nodes", "-o", "wide"), now()
+        with self._failures_kept(argv):
+            rows = listed_rows(self.session, f"{CORE}/nodes", NODE_COLUMNS)
+        heads = [{"name": name} for name in NODE_COLUMNS]
+        table = {"kind": "Table", "apiVersion": "meta.k8s.io/v1", "columnDefinitions": heads}
+        self.keep_value(argv, {**table, "rows": [{"cells": row} for row in rows]}, started)
+        return rows
 
     def allowed(self, verb: str, resource: str, namespace: str = "", name: str = "") -> bool:
         """Ask for a right as Api.allowed does, and record the answer.

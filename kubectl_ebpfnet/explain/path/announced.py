@@ -81,7 +81,7 @@ def announced(cluster: ClusterView, service: Service) -> Announced:
                          _see_policies(service))  # fmt: skip
     if lease.holder not in cluster.node_names:
         gone = f"the lease {name} is held by {lease.holder}, and there is no such node"
-        doubt = f"no node is known to announce {addresses}: {gone}" if cluster.kube.nodes else ""
+        doubt = f"no node is known to announce {addresses}: {gone}" if cluster.listed_nodes else ""
         return Announced("", doubt, _see_policies(service) if doubt else None)
     late = _overdue(cluster, lease)
     if late is None:

@@ -84,7 +84,7 @@ FULL = 0.95
 
 def _full_table(whole: WholePath) -> Iterator[Finding]:
     """Report a full nf_conntrack, which drops new connections (`table full, dropping packet`)."""
-    for name in whole.cluster.node_names:
+    for name in whole.cluster.recorded_nodes:
         node = whole.cluster.node(name)
         answer: Answer[Any] = node[q.SYSCTLS]
         named = {fact.name.rpartition("/")[2]: fact for fact in answer.facts}

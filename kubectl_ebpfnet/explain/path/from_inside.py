@@ -69,7 +69,7 @@ def _by_traffic_policy(
         why = "externalTrafficPolicy is Local"
         if node and node not in own:
             yield f"gets no backend at {node}: {why}, and ready endpoints are on {on} alone"
-        elif not node and {each.name for each in cluster.kube.nodes} - own:
+        elif not node and {*cluster.listed_nodes} - own:
             yield f"is answered only by nodes with a ready endpoint of their own ({on}): {why}"
     elif owner.internal_traffic_policy == "Local":
         others = sorted({kinds.text(end) for end in ready} - set(map(kinds.text, service.usable)))

@@ -24,7 +24,7 @@ def warn(walk: PathBuilder, name: str) -> None:
         f"{_title(name)}{since}" + (f": {node.reason}" if node.reason else ""),
         "Where it is down or cut off, nothing that is sent there arrives: "
         f"`kubectl describe node {word(name)}` tells more.",
-        cite.whole(walk.cluster.api_record("nodes")),
+        cite.whole(walk.cluster.node_record(name)),
     )
 
 

@@ -14,6 +14,7 @@ from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import CiliumNode
 from kubectl_ebpfnet.model.cilium_config import DatapathConfig
 from kubectl_ebpfnet.model.evidence import Bundle, PlaceKind, Record
+from kubectl_ebpfnet.model.kube import NodeRow
 from kubectl_ebpfnet.model.net import Address, Network
 from kubectl_ebpfnet.parse.cilium import config
 
@@ -60,12 +61,13 @@ class ClusterView(KubeObjectsView):
     @cached_property
     def node_names(self) -> tuple[str, ...]:
         """Nodes with records, and nodes that the API listed."""
-        names = [
-            place.node
-            for kind in (PlaceKind.AGENT, PlaceKind.NODE)
-            for place in self.bundle.places(kind)
-        ]
-        names += [node.name for node in self.kube.nodes]
+        return tuple(dict.fromkeys((*self.recorded_nodes, *self.listed_nodes)))
+
+    @cached_property
+    def recorded_nodes(self) -> tuple[str, ...]:
+        """Nodes with records: `node` tells nothing of others."""
+        kinds = (PlaceKind.AGENT, PlaceKind.NODE)
+        names = (place.node for kind in kinds for place in self.bundle.places(kind))
         return tuple(dict.fromkeys(names))
 
     @cached_property
@@ -79,13 +81,13 @@ class ClusterView(KubeObjectsView):
     @cached_property
     def _address_nodes(self) -> dict[Address, str]:
         found: dict[Address, str] = {}
-        for node in self.kube.nodes:
+        for name, node in self.listed_nodes.items():
             for address in (*node.internal_addresses, *node.external_addresses):
-                found[address] = node.name
+                found[address] = name
         for cilium_node in self.cilium_nodes:
             for address in (*cilium_node.addresses, *cilium_node.router_addresses):
                 found.setdefault(address, cilium_node.name)
-        if not self.kube.nodes:
+        if not self.listed_nodes:
             found |= self._own_addresses | found
         return found
 
@@ -93,7 +95,7 @@ class ClusterView(KubeObjectsView):
     def _own_addresses(self) -> dict[Address, str]:
         """The nodes' addresses as their devices have them, each on one node alone."""
         holders: dict[Address, set[str]] = {}
-        for name in self.node_names:
+        for name in self.recorded_nodes:
             for fact in self.node(name)[q.ADDRESSES].facts:
                 if fact.scope == "global":
                     holders.setdefault(fact.address, set()).add(name)
@@ -103,7 +105,7 @@ class ClusterView(KubeObjectsView):
     def cilium_nodes(self) -> tuple[CiliumNode, ...]:
         """Nodes as Cilium knows them: CiliumNode objects, then the agents' node lists."""
         nodes = {node.name: node for node in self.kube.cilium_nodes}
-        for name in self.node_names:
+        for name in self.recorded_nodes:
             for node in self._of_this_cluster(name):
                 nodes.setdefault(node.name, node)
         return tuple(nodes.values())
@@ -136,7 +138,7 @@ class ClusterView(KubeObjectsView):
         named = self.node_of(address)
         if named:
             return named
-        own = (name for name in self.node_names if address in self.node(name).own_addresses)
+        own = (name for name in self.recorded_nodes if address in self.node(name).own_addresses)
         return next(own, "")
 
     def internal_addresses(self, name: str) -> tuple[Address, ...]:
@@ -146,13 +148,14 @@ class ClusterView(KubeObjectsView):
 
     @cached_property
     def _internal_addresses(self) -> dict[str, tuple[Address, ...]]:
-        found = {node.name: node.internal_addresses for node in self.kube.nodes}
+        found = {name: node.internal_addresses for name, node in self.listed_nodes.items()}
         for each in self.cilium_nodes:
-            kube_node = self.kube_node(each.name)
-            if kube_node is None and self.kube.nodes:
+            listed = self.listed_nodes.get(each.name)
+            if listed is None and self.listed_nodes:
                 continue  # of another cluster, or of a node that is gone
-            external = kube_node.external_addresses if kube_node is not None else ()
-            own = tuple(address for address in each.addresses if address not in external)
+            external = listed.external_addresses if listed is not None else ()
+            told = each.internal_addresses if isinstance(listed, NodeRow) else each.addresses
+            own = tuple(address for address in told if address not in external)
             found[each.name] = (*found.get(each.name, ()), *own)
         return found
 
@@ -177,12 +180,14 @@ class ClusterView(KubeObjectsView):
     def may_move(self, address: Address) -> bool:
         """Tell whether an address of several nodes may be a virtual one, which moves between them:
         each Node that has it has another InternalIP too."""
-        holders = [node for node in self.kube.nodes if address in node.internal_addresses]
+        told = (
+            self.internal_addresses(name) if isinstance(node, NodeRow) else node.internal_addresses
+            for name, node in self.listed_nodes.items()
+        )
+        holders = [addresses for addresses in told if address in addresses]
         return bool(holders) and all(
-            any(
-                one != address and one.version == address.version for one in node.internal_addresses
-            )
-            for node in holders
+            any(one != address and one.version == address.version for one in addresses)
+            for addresses in holders
         )
 
     @property
@@ -272,7 +277,7 @@ class ClusterView(KubeObjectsView):
         for endpoint, _ in self.kube.cilium_endpoints:
             found.setdefault(endpoint.identity, endpoint.labels)
         of_nodes: dict[int, set[tuple[str, ...]]] = {}
-        for name in self.node_names:
+        for name in self.recorded_nodes:
             node = self.node(name)
             for endpoint in node[q.ENDPOINTS].facts:
                 found.setdefault(endpoint.identity, endpoint.labels)

@@ -8,10 +8,22 @@ from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.explain.views.kube_index import KubeIndex
 from kubectl_ebpfnet.model.egress_policy import EgressPolicy
 from kubectl_ebpfnet.model.evidence import Bundle, PlaceKind, Record
-from kubectl_ebpfnet.model.kube import KubeObjects, Node, Pod, Service, ServiceEndpoint
+from kubectl_ebpfnet.model.kube import (
+    KubeObjects,
+    Node,
+    NodeRow,
+    Pod,
+    Service,
+    ServiceEndpoint,
+)
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.policy import Policy
 from kubectl_ebpfnet.parse import kube
+
+
+def _is_of_one(record: Record) -> bool:
+    """Tell whether a record is of the object that has a name."""
+    return record.argv[-1].startswith("metadata.name=")
 
 
 class KubeObjectsView:
@@ -23,10 +35,7 @@ class KubeObjectsView:
     @cached_property
     def kube(self) -> KubeObjects:
         """Every Kubernetes object of the bundle."""
-        merged = KubeObjects()
-        for _, found in self._api_facts:
-            merged = merged.merged(found)
-        return merged
+        return KubeObjects.of_all([found for _, found in self._api_facts])
 
     @cached_property
     def index(self) -> KubeIndex:
@@ -72,9 +81,17 @@ class KubeObjectsView:
         return self._api_records.get(id(fact))
 
     def api_record(self, *words: str) -> Record | None:
-        """Return the first API record whose argv has any of the words."""
+        """Return the first API record whose argv has any of the words; one of a single object only
+        where there is no other."""
         asked = (r for r in self.bundle.records if r.place.kind is PlaceKind.API and r.ok)
-        return next((record for record in asked if set(words) & set(record.argv)), None)
+        found = [record for record in asked if set(words) & set(record.argv)]
+        return min(found, key=_is_of_one, default=None)
+
+    def node_record(self, name: str) -> Record | None:
+        """Return the record that has a Node's object, None without one."""
+        only = ("get", "nodes", "--field-selector", f"metadata.name={name}")
+        own = (r for r in self.bundle.records if r.argv == only and r.ok)
+        return next(own, None) or self.api_record("nodes")
 
     def pod(self, namespace: str, name: str) -> Pod | None:
         """Return the pod, None when it is not recorded."""
@@ -120,8 +137,14 @@ class KubeObjectsView:
         return found
 
     def kube_node(self, name: str) -> Node | None:
-        """Return the Kubernetes node, None when it is not recorded."""
+        """Return the Kubernetes node, None when its object is not recorded."""
         return self._nodes_by_name.get(name)
+
+    @cached_property
+    def listed_nodes(self) -> dict[str, Node | NodeRow]:
+        """The nodes that the API server told of, by name; a row where no Node object was read."""
+        found: dict[str, Node | NodeRow] = {row.name: row for row in self.kube.node_rows}
+        return found | {node.name: self._nodes_by_name[node.name] for node in self.kube.nodes}
 
     @cached_property
     def _nodes_by_name(self) -> dict[str, Node]:

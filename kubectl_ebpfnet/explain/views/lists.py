@@ -48,4 +48,23 @@ def read(
 
 def is_left(cluster: ClusterView, name: str) -> bool:
     """Tell whether a CiliumNode is what is left of a node: the Nodes were listed, and lack it."""
-    return cluster.kube_node(name) is None and read(cluster, "nodes") is not None
+    return name not in cluster.listed_nodes and of_nodes(cluster) is not None
+
+
+def of_nodes(cluster: ClusterView) -> Record | None:
+    """Return a record that tells which nodes there are, with which addresses and prefixes of pods;
+    None where some may be missing.
+
+    That is a list of Nodes, or of a cluster with many, the server's table of them together with the
+    CiliumNodes: these have all addresses of their Nodes, and their prefixes where Cilium takes them
+    from there (Cilium pkg/nodediscovery). A node without one was read by its Node.
+    """
+    found = read(cluster, "nodes")
+    if found is not None:
+        return found
+    rows = cluster.kube.node_rows
+    if not rows or read(cluster, "ciliumnodes") is None:
+        return None
+    known = {node.name for node in cluster.kube.cilium_nodes}
+    known.update(node.name for node in cluster.kube.nodes)
+    return cluster.api_record("nodes") if all(row.name in known for row in rows) else None

@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
-from kubectl_ebpfnet.cluster.client.api import Api
+from kubectl_ebpfnet.cluster.client.answer import without_managed_fields
+from kubectl_ebpfnet.cluster.client.api import Api, MoreThanWanted
 from kubectl_ebpfnet.cluster.client.failures import api_request
 from kubectl_ebpfnet.cluster.client.session import Session
+from kubectl_ebpfnet.cluster.client.tables import listed_rows
 from kubectl_ebpfnet.cluster.exec.target import Container
 from kubectl_ebpfnet.errors import (
     ApiError,
@@ -82,6 +84,98 @@ def test_pages_are_followed_to_the_end(fake: FakeApiServer, api: Api) -> None:
     fake.routes[PODS] = pods
     assert names(api.pods("default", label_selector="x=y")) == ["a", "b", "c", "d"]
     assert all(seen.parameters("labelSelector") == ["x=y"] for seen in fake.seen)
+
+
+NODES = "/api/v1/nodes"
+
+
+def counted(left: int | None, *found: str) -> Reply:
+    reply = pod_list(*found, token="next")
+    assert isinstance(reply.body, dict)
+    reply.body["metadata"] |= {} if left is None else {"remainingItemCount": left}
+    return reply
+
+
+def test_a_list_of_few_is_read_to_its_end(fake: FakeApiServer, api: Api) -> None:
+    fake.routes[NODES] = lambda seen: (
+        pod_list("b") if seen.parameters("continue") else counted(1, "a")
+    )
+    assert names(api.list_of(NODES, list, most=2)) == ["a", "b"]
+    assert [seen.parameters("limit") for seen in fake.seen] == [["50"], ["500"]]
+
+
+@pytest.mark.parametrize("left", [2, None])
+def test_a_list_of_many_ends_with_its_first_page(
+    fake: FakeApiServer, api: Api, left: int | None
+) -> None:
+    """Also where the server does not say how many are left."""
+    fake.routes[NODES] = counted(left, "a")
+    with pytest.raises(MoreThanWanted):
+        api.list_of(NODES, list, most=2)
+    assert len(fake.seen) == 1
+
+
+def table(*rows: list[Any], token: str = "") -> Reply:
+    columns = [{"name": name} for name in ("Name", "Status", "Internal-IP")]
+    cells = [{"cells": row} for row in rows]
+    return Reply(
+        200,
+        {"kind": "Table", "columnDefinitions": columns, "rows": cells}
+        | {"metadata": {"continue": token} if token else {}},
+    )
+
+
+def test_rows_of_a_table_are_followed_to_the_end(fake: FakeApiServer, session: Session) -> None:
+    fake.routes[NODES] = lambda seen: (
+        table(["b", "Ready", "10.0.0.2"], ["short"], ["c", "Ready", 7])
+        if seen.parameters("continue")
+        else table(["a", "Ready", "10.0.0.1"], token="next")
+    )
+    rows = listed_rows(session, NODES, ["Name", "Internal-IP"])
+    assert rows == [["a", "10.0.0.1"], ["b", "10.0.0.2"]]
+    assert {seen.values("Accept")[0].partition(";")[2] for seen in fake.seen} == {
+        "as=Table;v=v1;g=meta.k8s.io"
+    }
+    assert fake.seen[0].parameters("resourceVersion") == []  # of now, not of a cache
+
+
+def test_no_table_is_an_error(fake: FakeApiServer, session: Session) -> None:
+    for answer in (pod_list("a"), table(["a", "Ready", "10.0.0.1"])):
+        fake.routes[NODES] = answer
+        with pytest.raises(ApiError, match="without a table"):
+            listed_rows(session, NODES, ["Name", "External-IP"])
+
+
+MANAGED = [{"manager": 'k"[\\', "fieldsV1": {"f:a": {'k:{"type":"R]"}': {}, ".": {}}}}]
+
+
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")])
+def test_managed_fields_are_cut_out(separators: tuple[str, str]) -> None:
+    one = {"metadata": {"name": "a", "managedFields": MANAGED, "labels": {"managedFields": "[x]"}}}
+    two = {"metadata": {"managedFields": [], "uid": "u"}, "spec": ['"managedFields":[1]']}
+    text = json.dumps({"items": [one, two]}, separators=separators).encode()
+    found = json.loads(without_managed_fields(text))
+    one["metadata"]["managedFields"] = []
+    assert found == {"items": [one, two]}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"managedFields":[[1]],"a":{"managedFields":[1]}}',
+        b'{"managedFields":["',
+        b'{"managedFields":7}',
+        rb'{"\"managedFields":[1]}',
+        b'{"managedFields":[1',
+    ],
+)
+def test_what_is_not_surely_managed_fields_stays(text: bytes) -> None:
+    assert without_managed_fields(text) == text
+
+
+def test_hostile_managed_fields_take_no_square_of_the_time() -> None:
+    text = b'"managedFields":["' * 200_000
+    assert without_managed_fields(text) == text  # each one read to its end would take hours
 
 
 GONE = status_reply(410, "Expired", "The provided continue parameter is too old")

@@ -211,7 +211,7 @@ def _other_mac(
     expected = next((link for link in links if link is not None and link.mac), None)
     if expected is None or neighbour.mac in (expected.mac, *_macs(owner)):
         return None
-    holders = (name for name in walk.cluster.node_names if name != owner_name)
+    holders = (name for name in walk.cluster.recorded_nodes if name != owner_name)
     holder = next((n for n in holders if neighbour.mac in _macs(walk.cluster.node(n))), "")
     shares = tuple(
         each.address

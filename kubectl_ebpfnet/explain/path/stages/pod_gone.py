@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from kubectl_ebpfnet.explain.path import commands
 from kubectl_ebpfnet.explain.path.state import PathBuilder
 from kubectl_ebpfnet.explain.views import cite, lists
+from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.dataclass import dataclass
@@ -160,10 +161,18 @@ def _listed(walk: PathBuilder, node: NodeView, name: _Name, address: Address) ->
         selector = ",".join(f"{key}={value}" for key, value in owner.selector)
         found = found or lists.read(cluster, "pods", owner.namespace, selector)
     fields = {f"spec.nodeName={node.name}"}
-    if len({a.version for each in cluster.kube.nodes for a in each.internal_addresses}) == 1:
+    if _is_single_stack(cluster):
         fields.add(f"status.podIP={address}")  # of several, the first one alone is selected
     for record in () if found is not None else cluster.bundle.at(API):
         selected = record.argv[:4] == ("get", "pods", "-A", "--field-selector")
         if selected and fields & {*record.argv[4:]} and record.number in cluster.understood:
             return record
     return found
+
+
+def _is_single_stack(cluster: ClusterView) -> bool:
+    """Tell whether all nodes have addresses of one IP version."""
+    nodes = [each.internal_addresses for each in cluster.listed_nodes.values()]
+    if cluster.kube.node_rows:  # which have one address each
+        nodes += [each.internal_addresses for each in cluster.kube.cilium_nodes]
+    return len({address.version for addresses in nodes for address in addresses}) == 1

@@ -140,7 +140,7 @@ def at_address(cluster: ClusterView, address: Address) -> Party:
         open_ = frozenset() if labels else frozenset({"*"})
         return Party(frozenset(labels), open_, why, address, False, pod.ports, pod.namespace)
     why = f"which identity {address} has was not read"
-    if cluster.in_cluster(address) or lists.read(cluster, "nodes") is None:
+    if cluster.in_cluster(address) or lists.of_nodes(cluster) is None:
         return Party(frozenset(), frozenset({"*"}), why, address)
     return Party(frozenset({"reserved:world"}), _OPEN_OUTSIDE, why, address, True)
 

@@ -143,7 +143,7 @@ def _is_there(walk: PathBuilder, node: NodeView, row: EgressGatewayPolicy) -> bo
     ready. A nodeSelector alone chooses gateways, ready or not."""
     assert row.gateway is not None
     name = walk.cluster.owner_of(row.gateway)
-    if not name and lists.read(walk.cluster, "nodes") is not None:
+    if not name and lists.of_nodes(walk.cluster) is not None:
         reason = f"the egress gateway {row.gateway} is no node of the cluster"
         walk.unknown(reason, gateway.read_map(node))
         walk.finding(
@@ -162,7 +162,7 @@ def _is_there(walk: PathBuilder, node: NodeView, row: EgressGatewayPolicy) -> bo
             f"egress gateway {name} is not Ready" + (f": {known.reason}" if known.reason else ""),
             "Cilium takes the first node that the policy's nodeSelector selects, ready or not. "
             "Give the label to another node, and take it from this one, while it does not forward.",
-            cite.whole(walk.cluster.api_record("nodes")),
+            cite.whole(walk.cluster.node_record(name)),
         )
     return True
 

@@ -171,4 +171,5 @@ def to_nobody(walk: PathBuilder, here: PacketState) -> bool:
 
 def _listed(walk: PathBuilder) -> bool:
     """Tell whether all nodes, and their addresses for Cilium, are known."""
-    return all(lists.read(walk.cluster, kind) is not None for kind in ("nodes", "ciliumnodes"))
+    read = (lists.of_nodes(walk.cluster), lists.read(walk.cluster, "ciliumnodes"))
+    return None not in read
