@@ -7,10 +7,12 @@ No call in the pool waits for another one, so a pool that is full still ends.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from functools import partial
+from math import inf
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -41,6 +43,7 @@ Answer = tuple[int, list[Record]]
 
 _UNREAD = 4 * MOST
 """Answers that may wait for the reader of the records: a capture's memory stays flat."""
+_LOOK_SECONDS = 0.3  # how often a line about long lists changes
 _GRACE_SECONDS = 1.0  # an exec that the deadline ended still hands over what it had
 
 
@@ -154,8 +157,9 @@ class Gatherer:
             EbpfnetError: of the call.
             ApiUnreachable: it did not end before the deadline.
         """
+        self._wait([future], self.deadline.left)
         try:
-            return future.result(self.deadline.left)
+            return future.result(0)
         except TimeoutError:
             raise ApiUnreachable(
                 f"{self.session.server}: {self.deadline.missed()}", hint="--timeout allows more"
@@ -169,12 +173,25 @@ class Gatherer:
             share: of the time that is left, for a call without which places can still be asked.
         """
         left = self.deadline.left
+        self._wait([future], None if left is None else left * share)
         try:
-            return future.result(None if left is None else left * share), ""
+            return future.result(0), ""
         except TimeoutError:
             return None, self.deadline.missed()
         except ClusterError as error:
             return None, error_sentence(error, self.deadline)
+
+    def _wait(self, futures: Sequence[Future[Any]], seconds: float | None) -> set[Future[Any]]:
+        """Return the futures of which the first is done within the time; tell meanwhile how far
+        lists of several pages are."""
+        until = None if seconds is None else time.monotonic() + seconds
+        while True:
+            left = inf if until is None else until - time.monotonic()
+            done = wait(futures, max(0.0, min(left, _LOOK_SECONDS)), FIRST_COMPLETED).done
+            if done or left <= _LOOK_SECONDS:
+                return done
+            if self.api.reading:
+                self.progress(_so_far(self.api.reading))
 
     def look_for_answerers(self, *modes: Mode, few: bool = False) -> None:
         """Start to look for agents and node pods, where --node-access or a mode of `modes` takes
@@ -289,7 +306,7 @@ class Gatherer:
                 self.progress(f"waiting for {place} ({count + len(self._waiting)} to go)")
                 left = self.deadline.left_and(_GRACE_SECONDS)
             awaited: list[Future[Any]] = [*self._reads, *self._running]
-            done = wait(awaited, left, FIRST_COMPLETED).done
+            done = self._wait(awaited, left)
             if not done:
                 break
             for read in [read for read in self._reads if read in done]:
@@ -322,6 +339,15 @@ class Gatherer:
             yield place, self.deadline.missed()
         for place in _places(waiting.questions for waiting in self._waiting):
             yield place, self.deadline.missed("not asked")
+
+
+def _so_far(reading: Mapping[str, tuple[int, int | None]]) -> str:
+    """Return how far lists are: `reading pods: 1,500 of 30,000`."""
+    lists = [
+        f"{path.rpartition('/')[2]}: {count:,}" + ("" if of is None else f" of {of:,}")
+        for path, (count, of) in dict(reading).items()
+    ]
+    return f"reading {', '.join(lists)}"
 
 
 def _answered(records: Sequence[Record]) -> bool:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path as PathOf
+from threading import Event
 
 import pytest
 
 from kubectl_ebpfnet.cluster.client.session import ConnectionOptions, Session
 from kubectl_ebpfnet.collect import nodes, packet
 from kubectl_ebpfnet.collect.ask.api import RecordingApi, RecordsAlone
+from kubectl_ebpfnet.collect.gatherer import Gatherer
 from kubectl_ebpfnet.collect.nodes import WITHOUT_CILIUM
 from kubectl_ebpfnet.explain.path.walk import explain, explained
 from kubectl_ebpfnet.explain.views import lists
@@ -18,7 +20,7 @@ from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model.evidence import Bundle, agent_place, bundle_of
 from kubectl_ebpfnet.model.path import Path
 from kubectl_ebpfnet.model.request import Further, PathRequest
-from tests.cluster.fake_api_server import FakeApiServer, Seen
+from tests.cluster.fake_api_server import FakeApiServer, Reply, Seen
 from tests.collect.large_cluster import LargeCluster
 from tests.collect.looking import looked
 from tests.collect.test_path import request, to_object
@@ -228,3 +230,30 @@ def test_a_list_is_taken_page_by_page(large: Large) -> None:
     sizes = RecordingApi(session).list_of("/api/v1/pods", lambda page: [len(page)])
     assert sizes[:-1] == [500, 500]
     assert 0 < sizes[-1] < 500
+
+
+@pytest.mark.parametrize("of", [1500, None])
+def test_progress_says_how_far_a_long_list_is(large: Large, of: int | None) -> None:
+    session, fake = large
+    told = Event()
+    lines: list[str] = []
+
+    def answer(seen: Seen) -> Reply:
+        if seen.parameters("continue"):
+            assert told.wait(30)
+            return Reply(200, {"kind": "PodList", "metadata": {}, "items": []})
+        more: dict[str, object] = {"continue": "next"}
+        more |= {} if of is None else {"remainingItemCount": of - 500}
+        return Reply(200, {"kind": "PodList", "metadata": more, "items": [{}] * 500})
+
+    def progress(line: str) -> None:
+        lines.append(line)
+        if line.startswith("reading"):
+            told.set()
+
+    fake.routes = {"/api/v1/pods": answer}
+    with Gatherer(session, progress=progress) as gatherer:
+        found = gatherer.needed(gatherer.start(gatherer.api.pods))
+        assert gatherer.api.reading == {}
+    assert len(found) == 500
+    assert set(lines) == {"reading pods: 500" + (" of 1,500" if of else "")}

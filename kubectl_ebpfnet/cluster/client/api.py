@@ -51,6 +51,9 @@ class Api:
 
     def __init__(self, session: Session) -> None:
         self.session = session
+        self.reading: dict[str, tuple[int, int | None]] = {}
+        """Lists of several pages that are read now: path → objects so far, and how many there are
+        where the server says so. Threads write it, others may read it."""
         self._slices = ""  # the version of EndpointSlices that this server serves, once known
 
     # --- any object -----------------------------------------------------------------------------
@@ -129,6 +132,8 @@ class Api:
             except ApiError as e:
                 if e.status != 410 or not page_size:
                     raise
+            finally:
+                self.reading.pop(path, None)
         raise AssertionError("the last round returns or raises")
 
     def _pages(
@@ -169,6 +174,7 @@ class Api:
             if not token or first_page:
                 return found
             page["continue"] = token
+            self.reading[path] = count, None if left is None else count + left
             del response, document, items  # before the next one is there
 
     def _request(
