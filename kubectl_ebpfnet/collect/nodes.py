@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from functools import partial
+from functools import cached_property, partial
 
 from kubectl_ebpfnet.cluster.client.api import CILIUM, CORE, Made, MoreThanWanted, Objects, T
 from kubectl_ebpfnet.collect.ask.api import RecordingApi
@@ -88,12 +88,18 @@ class NodeReads:
         except NotFound:
             return []  # no Cilium, or another one
 
-    @property
+    @cached_property
+    def _told(self) -> tuple[Objects | None, str]:
+        """The CiliumNodes of a few, None of many; and why they are not known. They are waited for
+        once: places have to be asked, too."""
+        return self._gatherer.tried(self._first, 0.5)
+
+    @cached_property
     def many(self) -> bool:
         """There are many CiliumNodes: those on the way are read by name, beside the list of all."""
-        found, failed = self._gatherer.tried(self._first, 0.5)
+        found, failed = self._told
         many = found is None and not failed
-        if many and self._all is None:
+        if many:
             named = partial(self._api.list_of, _CILIUM_NODES, lambda page: [*map(_named, page)])
             self._all = self._gatherer.start(named)
         return many
@@ -102,7 +108,7 @@ class NodeReads:
         """Return all CiliumNodes of a few, or of many those of the named nodes; [] where they
         cannot be read."""
         if not self.many:
-            return self._gatherer.tried(self._first)[0] or []
+            return self._told[0] or []
         reads = self.by_name(names)
         return [each for read in reads for each in self._gatherer.tried(read, 0.5)[0] or []]
 
