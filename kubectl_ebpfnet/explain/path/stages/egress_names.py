@@ -250,7 +250,9 @@ def no_gateway(walk: PathBuilder, row: EgressGatewayPolicy, found: Behind) -> tu
         )
         return title, detail, Fix(detail, f"kubectl get ciliumnode {word(ready[0])} --show-labels")
     if lists.read(walk.cluster, "nodes") is None:
-        detail = f"Which nodes its nodeSelector ({asked}) selects is not known: none were listed."
+        detail = (
+            f"Which nodes its nodeSelector ({asked}) selects is not known: not all Nodes were read."
+        )
         return title, detail, Fix(detail, "kubectl get nodes --show-labels")
     detail = f"Its nodeSelector ({asked}) selects no node: label the one that is to be the gateway."
     labels = [r for each in chosen[:1] for r in each if r.operator == "In" and r.values]
