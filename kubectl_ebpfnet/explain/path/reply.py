@@ -199,9 +199,12 @@ def _check_end(back: PathBuilder) -> None:
 
 def _past_the_translator(back: PathBuilder, forth: PathBuilder, here: PacketState) -> bool:
     """Drop an answer of TCP that comes to its sender, but not by the node whose netfilter gave the
-    packet its destination: the sender knows no connection with that address, and answers with a
-    RST; return whether it is one."""
+    packet its destination, or there by Cilium's programs alone, past netfilter: the sender knows no
+    connection with that address, and answers with a RST; return whether it is one."""
     visited = {hop.node for hop in back.hops}
+    seen = all(hop.state is not State.UNKNOWN for hop in back.hops)
+    if here.skips_netfilter and seen:
+        visited.discard(here.node)
     missed = [
         each
         for each in reply_nat.translations(forth)
@@ -215,12 +218,13 @@ def _past_the_translator(back: PathBuilder, forth: PathBuilder, here: PacketStat
         return False
     hop = missed[0].hop
     last = back.hops[-1]
+    by = f"netfilter of {hop.node}" if hop.node == here.node else hop.node
     back.drop(
         last.place, last.where, last.node, HopKind.DELIVERY,
-        f"the answer comes from {flow.source}, and past {hop.node}, which translated the packet: "
+        f"the answer comes from {flow.source}, and past {by}, which translated the packet: "
         "the sender knows no such connection",
         State.DERIVED, here.packet, hop.evidence,
-        title=f"the answer does not come back by {hop.node}, which translated the packet",
+        title=f"the answer does not come back by {by}, which translated the packet",
         detail=f"{hop.summary}. {hop.node} gave the packet no source of its own, so the answer "
         "goes straight to the sender, from an address that it did not ask.",
         fix=_let_it_come_back(forth, hop.node),

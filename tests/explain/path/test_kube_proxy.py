@@ -289,9 +289,20 @@ def test_endpoints_that_the_slices_lack() -> None:
     assert "k8s-app=kube-proxy" in path.fix.command
 
 
-def test_an_answer_past_the_node_that_translated_is_lost() -> None:
-    """A node port of another node, whose backend is on the sender's own: nobody masquerades."""
-    path = ask(open_bundle(KPR_OFF), "client1", "172.31.7.12:31692")
+@pytest.mark.parametrize(
+    ("source", "address", "past", "node"),
+    [
+        ("client1", "172.31.7.12:31692", "node2", "node2"),
+        ("client", "172.31.7.242:80", "netfilter of node2", "node2"),
+        ("client1", "172.31.7.242:80", "netfilter of node1", "node1"),
+    ],
+)
+def test_an_answer_past_the_node_that_translated_is_lost(
+    source: str, address: str, past: str, node: str
+) -> None:
+    """Nobody masquerades: the answer comes straight from a backend of the sender's own node, or by
+    Cilium's programs, which hand it to the sender past the conntrack that translated."""
+    path = ask(open_bundle(KPR_OFF), source, address)
     assert path.verdict.let_through, path.reason
 
     def without(record: Record) -> Record:
@@ -307,11 +318,11 @@ def test_an_answer_past_the_node_that_translated_is_lost() -> None:
         return replace(record, stdout=InMemory(text.encode()))
 
     records = [without(record) for record in open_bundle(KPR_OFF).records]
-    lost = ask(bundle_of(untracked_now(records), "kpr-off"), "client1", "172.31.7.12:31692")
-    assert "past node2, which translated the packet" in lost.reason, lost.reason
+    lost = ask(bundle_of(untracked_now(records), "kpr-off"), source, address)
+    assert f"past {past}, which translated the packet" in lost.reason, lost.reason
     assert lost.verdict == "dropped"
     assert lost.fix is not None
-    assert "Let node2 masquerade what it translates" in lost.fix.text
+    assert f"Let {node} masquerade what it translates" in lost.fix.text
 
 
 def untracked_now(records: list[Record]) -> list[Record]:
