@@ -29,8 +29,8 @@ START = 4
 """Of a process on a busy machine: its start, its end."""
 COMMANDS = {
     "path": ("path", "--node-access=pod", f"--timeout={SECONDS}s", "pod/client", "1.1.1.1:80"),
-    "flows": ("flows", "pod/client", "--node-access=pod", f"--timeout={SECONDS}s"),
-    "capture": ("capture", "pod/client", "--node-access=pod", f"--timeout={SECONDS}s"),
+    "flows": ("flows", "--node-access=pod", f"--timeout={SECONDS}s", "pod/client"),
+    "capture": ("capture", "--node-access=pod", f"--timeout={SECONDS}s", "pod/client"),
     "netkat": ("netkat", f"--timeout={SECONDS}s", "node/node1", "1.1.1.1", "7777"),
     "probe-lb": ("probe-lb", "web-lb-local", "--wait=1s"),
 }
@@ -145,9 +145,10 @@ def a_run(
     who = f"e2e-{secrets.token_hex(4)}"
     if command == "capture" and "-o" not in more:
         more = (*more, "-o", str(folder / "x.zip"))
-    name_of_command, *others = COMMANDS[command]
-    # Whatever follows the node is netkat's own.
-    words = [name_of_command, *others[:1], *more, *others[1:]]
+    words = list(COMMANDS[command])
+    # Behind the flags, so that these count; what follows netkat's node is netkat's own.
+    first = next(i for i, word in enumerate(words[1:], 1) if not word.startswith("-"))
+    words[first:first] = more
     env = {**lab.env(), "LOGNAME": who, "TMPDIR": str(folder), **environment}
     pipe = subprocess.PIPE
     with subprocess.Popen(

@@ -100,8 +100,10 @@ def test_an_agent_that_hangs(our_lab: Lab, nothing_left: Path, command: str, acc
         a_run(our_lab, f"agent hangs ({access})", command, nothing_left, *more) as one,
     ):
         code = one.ends(30 + REMOVAL)
-    assert code == 0
+    assert code in (0, 4)
+    if command != "path":
+        return  # nothing, or not all, of what it asks goes over the agent's socket
     if access == "auto":
         assert "Cilium's agent on node1 does not answer: deploying a node pod" in one.err
-    elif command == "path":
+    else:
         assert "it did not answer within 3 s: the agent hangs" in " ".join(one.out.split())
