@@ -23,7 +23,7 @@ from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.programs.at_cgroups import EGRESS
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.net import TCP
+from kubectl_ebpfnet.model.net import TCP, UDP
 from kubectl_ebpfnet.model.path import (
     Decides,
     Direction,
@@ -200,7 +200,8 @@ def _check_end(back: PathBuilder) -> None:
 def _past_the_translator(back: PathBuilder, forth: PathBuilder, here: PacketState) -> bool:
     """Drop an answer of TCP that comes to its sender, but not by the node whose netfilter gave the
     packet its destination, or there by Cilium's programs alone, past netfilter: the sender knows no
-    connection with that address, and answers with a RST; return whether it is one."""
+    connection with that address, and answers with a RST. One of UDP is open: a socket that is not
+    connected takes it. Return whether it is such an answer."""
     visited = {hop.node for hop in back.hops}
     seen = all(hop.state is not State.UNKNOWN for hop in back.hops)
     if here.skips_netfilter and seen:
@@ -214,11 +215,18 @@ def _past_the_translator(back: PathBuilder, forth: PathBuilder, here: PacketStat
     undecided = any(u.decides is Decides.WAY for u in (*forth.undecided, *back.undecided))
     flow = here.packet.flow
     comes = flow.destination == reply_nat.expected(forth).destination
-    if not missed or not comes or undecided or flow.protocol != TCP:
+    if not missed or not comes or undecided or flow.protocol not in (TCP, UDP):
         return False
     hop = missed[0].hop
     last = back.hops[-1]
     by = f"netfilter of {hop.node}" if hop.node == here.node else hop.node
+    if flow.protocol == UDP:
+        back.doubt(
+            f"the answer comes from {flow.source}, and past {by}, which translated the packet: a "
+            "connected socket, as a resolver's, does not take it",
+            Decides.DROP, _let_it_come_back(forth, hop.node),
+        )  # fmt: skip
+        return True
     back.drop(
         last.place, last.where, last.node, HopKind.DELIVERY,
         f"the answer comes from {flow.source}, and past {by}, which translated the packet: "

@@ -12,11 +12,19 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_ebpfnet.capture.open import open_bundle
-from kubectl_ebpfnet.model.evidence import InMemory, Record, bundle_of
+from kubectl_ebpfnet.model.evidence import Bundle, InMemory, Record, bundle_of
 from kubectl_ebpfnet.model.path import HopKind, State
 from kubectl_ebpfnet.model.path import Path as Answer
-from tests.explain.path.changed import NATIVE, Change, ask, changed, dropped_at, finding, say
+from tests.explain.path.changed import (
+    NATIVE,
+    Change,
+    ask,
+    changed,
+    dropped_at,
+    finding,
+    opened,
+    say,
+)
 from tests.explain.path.test_services import CT, LB, SERVICES, untracked
 from tests.explain.path.variants import edit, host_network
 
@@ -302,27 +310,40 @@ def test_an_answer_past_the_node_that_translated_is_lost(
 ) -> None:
     """Nobody masquerades: the answer comes straight from a backend of the sender's own node, or by
     Cilium's programs, which hand it to the sender past the conntrack that translated."""
-    path = ask(open_bundle(KPR_OFF), source, address)
+    path = ask(opened(KPR_OFF), source, address)
     assert path.verdict.let_through, path.reason
 
-    def without(record: Record) -> Record:
-        if record.argv[0] != "iptables-save":
-            return record
-        kept = [
-            line
-            for line in record.stdout.read().decode().splitlines(keepends=True)
-            if not line.startswith(("[", "-A"))
-            or "POSTROUTING" not in line.partition("-A ")[2][:16]
-        ]
-        text = "".join(line for line in kept if "-A CILIUM_POST_nat" not in line)
-        return replace(record, stdout=InMemory(text.encode()))
-
-    records = [without(record) for record in open_bundle(KPR_OFF).records]
-    lost = ask(bundle_of(untracked_now(records), "kpr-off"), source, address)
+    lost = ask(not_masqueraded(), source, address)
     assert f"past {past}, which translated the packet" in lost.reason, lost.reason
     assert lost.verdict == "dropped"
     assert lost.fix is not None
     assert f"Let {node} masquerade what it translates" in lost.fix.text
+
+
+def test_a_connected_socket_takes_no_answer_of_udp_past_the_node_that_translated() -> None:
+    path = ask(opened(KPR_OFF), "client", "172.31.7.240:90", "udp")
+    assert path.verdict.let_through, path.reason
+    path = ask(not_masqueraded(), "client", "172.31.7.240:90", "udp")
+    assert path.verdict == "unknown"
+    assert "past netfilter of node2, which translated the packet: a connected" in path.reason
+
+
+def not_masqueraded() -> Bundle:
+    """Without rules of POSTROUTING on both nodes, and without what was seen before."""
+    records = [_no_post(record) for record in opened(KPR_OFF).records]
+    return bundle_of(untracked_now(records), "kpr-off")
+
+
+def _no_post(record: Record) -> Record:
+    if record.argv[0] != "iptables-save":
+        return record
+    kept = [
+        line
+        for line in record.stdout.read().decode().splitlines(keepends=True)
+        if not line.startswith(("[", "-A")) or "POSTROUTING" not in line.partition("-A ")[2][:16]
+    ]
+    text = "".join(line for line in kept if "-A CILIUM_POST_nat" not in line)
+    return replace(record, stdout=InMemory(text.encode()))
 
 
 def untracked_now(records: list[Record]) -> list[Record]:
@@ -359,7 +380,7 @@ def test_a_node_port_that_nothing_translates_is_kube_proxys_fault() -> None:
         text = "".join(line for line in lines if "-A PREROUTING" not in line)
         return replace(record, stdout=InMemory(text.encode()))
 
-    records = untracked_now([without(record) for record in open_bundle(KPR_OFF).records])
+    records = untracked_now([without(record) for record in opened(KPR_OFF).records])
     path = ask(bundle_of(records, "kpr-off"), "client1", "172.31.7.12:31692")
     assert path.verdict == "unknown"
     assert "kube-proxy's rules on node2 do not translate NodePort" in path.cause

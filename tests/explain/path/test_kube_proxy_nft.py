@@ -11,11 +11,10 @@ from typing import Any
 
 import pytest
 
-from kubectl_ebpfnet.capture.open import open_bundle
 from kubectl_ebpfnet.model.evidence import InMemory, Record, bundle_of, node_place
 from kubectl_ebpfnet.model.path import HopKind, Verdict
 from kubectl_ebpfnet.model.path import Path as Answer
-from tests.explain.path.changed import ask, dropped_at, finding
+from tests.explain.path.changed import ask, dropped_at, finding, opened
 from tests.explain.path.test_nft import KUBE_PROXY, LIST
 from tests.parse.parse_samples import sample
 
@@ -35,7 +34,7 @@ def ask_with(
     document = json.loads(sample("nftables-1.0.6/kube-proxy/nft-j-list-ruleset"))
     edit(document["nftables"])
     table = Record(0, node_place("node1"), LIST, 0, InMemory(json.dumps(document).encode()))
-    records = [*map(more, open_bundle(KUBE_PROXY).records), table]
+    records = [*map(more, opened(KUBE_PROXY).records), table]
     return ask(bundle_of(records, "kube-proxy"), source, to)
 
 
