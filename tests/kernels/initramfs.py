@@ -26,6 +26,7 @@ import pyroute2
 
 import kubectl_ebpfnet
 from tests.kernels.debian import Kernel, Unavailable
+from tests.kernels.inside import init
 
 HERE = Path(__file__).parent
 TOOLS = ("ip", "tc", "nft", "iptables", "ip6tables", "iptables-save", "ip6tables-save")
@@ -116,12 +117,16 @@ class Archive:
         self._parts += [head, bytes(-len(head) % 4), data, bytes(-len(data) % 4)]
 
 
-def build(kernel: Kernel, wanted: Iterable[str]) -> bytes:
+def build(
+    kernel: Kernel, wanted: Iterable[str], checks: Iterable[str], files: Mapping[str, bytes]
+) -> bytes:
     """Return the initramfs of a kernel.
 
     Args:
         kernel: whose modules are taken.
         wanted: modules by name; one that the kernel lacks, or has built in, is passed over.
+        checks: Python's modules of checks by name.
+        files: contents of other files, by path.
 
     Raises:
         Unavailable: a tool is missing on this machine.
@@ -136,7 +141,9 @@ def build(kernel: Kernel, wanted: Iterable[str]) -> bytes:
         programs[f"/bin/{tool}"] = found
     # iptables loads its matches and targets by name.
     extensions = Path(f"/usr/lib/{platform.machine()}-linux-gnu/xtables").glob("lib*.so")
-    archive.add_programs(programs | {str(file): str(file) for file in extensions})
+    bpf = Path(f"/usr/lib/{platform.machine()}-linux-gnu").glob("libbpf.so.1")
+    libraries = [*extensions, *bpf]
+    archive.add_programs(programs | {str(file): str(file) for file in libraries})
     library = sysconfig.get_path("stdlib")
     archive.add_python(Path(library), library)
     archive.add_python(_folder_of(pyroute2), f"{_SITE}/pyroute2")
@@ -147,6 +154,9 @@ def build(kernel: Kernel, wanted: Iterable[str]) -> bytes:
         modules.append(f"/lib/modules/{name}.ko")
         archive.add(modules[-1], data)
     archive.add(MODULE_LIST, "\n".join(modules).encode())
+    archive.add(init.CHECK_LIST, "\n".join(checks).encode())
+    for at, data in files.items():
+        archive.add(at, data)
     start = f"#!{python} -ESB\nimport sys\nsys.path.append({_SITE!r})\n"
     start += "from tests.kernels.inside import init\ninit.run()\n"
     archive.add("/init", start.encode(), 0o755)

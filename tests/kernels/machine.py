@@ -7,8 +7,10 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tests.kernels import debian, initramfs
@@ -31,8 +33,14 @@ MODULES = (
     "ip_tables", "ip6_tables", "iptable_filter", "iptable_raw", "iptable_mangle",
     "sch_ingress", "act_mirred", "act_tunnel_key", "act_skbedit", "act_gact", "cls_flower",
     "sch_netem", "sch_fq", "sch_tbf",
+    "nf_nat", "nft_chain_nat", "nft_masq", "cls_bpf", "ipip", "8021q",
 )  # fmt: skip
 """What is loaded where the kernel has it as a module."""
+
+CHECKS = tuple(
+    f"tests.kernels.inside.{name}" for name in ("wireguard", "ipsec", "tunnels", "devices")
+)
+"""Modules of checks for `path`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +60,15 @@ class Report:
     console: str
 
 
-def boot(series: str) -> Report:
-    """Boot a kernel, run every check of `inside/` and power it off.
+def boot(
+    series: str, checks: Sequence[str] = CHECKS, files: Mapping[str, bytes] = MappingProxyType({})
+) -> Report:
+    """Boot a kernel, run every check and power it off.
 
     Args:
         series: of debian.SUITES.
+        checks: names of modules; those below tests.kernels.inside are there.
+        files: contents of what else these need, by path.
 
     Raises:
         Unavailable: qemu or the kernel is missing here.
@@ -67,7 +79,7 @@ def boot(series: str) -> Report:
     kernel = debian.kernel(series)
     with tempfile.TemporaryDirectory(prefix="ebpfnet-kernel-") as folder:
         packed, told, console = (Path(folder) / name for name in ("initramfs", "told", "console"))
-        packed.write_bytes(initramfs.build(kernel, MODULES))
+        packed.write_bytes(initramfs.build(kernel, MODULES, checks, files))
         argv = (
             QEMU, "-M", "q35", "-accel", "tcg", "-cpu", "Nehalem,+rdrand", "-smp", "1", "-m", "768",
             "-nodefaults", "-display", "none", "-no-reboot",

@@ -11,8 +11,8 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
-CHECKS = ("wireguard", "ipsec", "tunnels", "devices")
-"""Modules beside this one: a context manager `setting`, and in it functions `check_…` in order."""
+CHECK_LIST = "/checks"
+"""Names modules, one a line: each has a context manager `setting` and functions `check_…`."""
 _REPORT = "/dev/ttyS1"
 _MOUNTS = (
     ("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("tmpfs", "/tmp"),
@@ -33,8 +33,8 @@ def run() -> None:
         os.environ["PATH"] = "/bin"
         _load_modules()
         with open(_REPORT, "w", buffering=1) as report:
-            for name in CHECKS:
-                for result in _results(importlib.import_module(f"tests.kernels.inside.{name}")):
+            for name in _lines(CHECK_LIST):
+                for result in _results(importlib.import_module(name)):
                     report.write(json.dumps(result) + "\n")
             report.write(json.dumps({"end": os.uname().release}) + "\n")
     except BaseException:
@@ -43,13 +43,17 @@ def run() -> None:
     _libc.reboot(_POWER_OFF)
 
 
+def _lines(file: str) -> list[str]:
+    with open(file) as listed:
+        return listed.read().split()
+
+
 def _load_modules() -> None:
-    with open("/modules") as listed:
-        for file in listed.read().split():
-            with open(file, "rb") as module:
-                data = module.read()
-            if _libc.syscall(_INIT_MODULE, data, ctypes.c_ulong(len(data)), b""):
-                print(f"{file}: {os.strerror(ctypes.get_errno())}", flush=True)
+    for file in _lines("/modules"):
+        with open(file, "rb") as module:
+            data = module.read()
+        if _libc.syscall(_INIT_MODULE, data, ctypes.c_ulong(len(data)), b""):
+            print(f"{file}: {os.strerror(ctypes.get_errno())}", flush=True)
 
 
 def _results(module: Any) -> Iterator[dict[str, Any]]:
