@@ -10,12 +10,12 @@ BESIDE := --numprocesses=auto --maxprocesses=5 --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test test-machine test-unit test-kernel test-variants test-newer kernels fuzz fresh demo pictures lint same bench size lab-build lab-up lab-down lab-status lab-test lab-cycle faults image dist dist-check docs clean
+.PHONY: help venv bpf test test-machine test-unit test-kernel test-variants test-newer kernels fuzz fresh demo pictures lint same bench size lab-build lab-up lab-down lab-status lab-test lab-cycle faults image dist dist-check docs clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-venv: $(STAMP) ## a virtual environment with the package and everything that its tests need
+venv: $(STAMP) bpf ## a virtual environment with the package and everything that its tests need
 
 $(STAMP): pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
@@ -33,9 +33,16 @@ $(BIN)/python:
 	  { apt-get update -qq && apt-get install -y -qq python3-venv; }
 	$(PYTHON) -m venv $(VENV)
 
+OBJECTS = $(patsubst bpf/%.c,kubectl_ebpfnet/node/bpf/built/%.o,$(wildcard bpf/*.bpf.c))
+bpf: $(OBJECTS) ## compile the BPF programs (clang, llvm, libbpf-dev); without them, says so
+
+$(OBJECTS): $(wildcard bpf/*.[ch]) bpf/build.py
+	@$(PYTHON) bpf/build.py
+
 test: venv ## every test that this machine can run but `kernels`; what it cannot is skipped with the reason
 	@test "$$(id -u)" -ne 0 || ! command -v apt-get >/dev/null || $(BIN)/python -m tests.lab build || \
 	  echo 'what needs these packages, or the lab, is skipped' >&2
+	@$(MAKE) --no-print-directory bpf
 	@echo '1 of 2: what needs no cluster'; first=0; \
 	  $(MAKE) --no-print-directory test-machine || first=$$?; \
 	  echo '2 of 2: what needs a cluster'; $(MAKE) --no-print-directory lab-test || first=$$?; \
@@ -152,5 +159,5 @@ docs: venv ## the documentation's site, into build/site; a link or an anchor tha
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --clean
 
 clean: ## what was built in this checkout (the lab and its cache stay)
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist *.egg-info kubectl_ebpfnet/node/bpf/built .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -119,7 +119,10 @@ def _sources(folder: Path) -> Path:
     """Copy what git tracks: a checkout's build/ and *.egg-info would get into a wheel."""
     shutil.rmtree(folder, ignore_errors=True)
     listed = _output("git", "ls-files", "-z")
-    kept = ("kubectl_ebpfnet/", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md")
+    kept = (
+        "kubectl_ebpfnet/", "bpf/", "setup.py", "MANIFEST.in", "pyproject.toml", "README.md",
+        "LICENSE", "CHANGELOG.md",
+    )  # fmt: skip
     for name in listed.split("\0"):
         if name.startswith(kept) and (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

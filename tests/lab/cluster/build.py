@@ -34,6 +34,7 @@ PACKAGES = {
     "conntrack": "conntrack",
     "iptables": "iptables",
     "clang": "clang",
+    "llvm-strip": "llvm",
     "openssl": "openssl",
     "debootstrap": "debootstrap",
     "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",

@@ -1,0 +1,151 @@
+"""Events: what a node tells of its packets while it is watched, one for each place of a packet.
+
+docs/architecture.md, "Events", has who makes them and who reads them.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from kubectl_ebpfnet.model.dataclass import dataclass
+from kubectl_ebpfnet.model.net import Address, Flow
+
+
+class Place(StrEnum):
+    """Where in the kernel a packet was seen; its tracepoint is beside (include/trace/events)."""
+
+    QUEUE = "queue"
+    """Handed to a device, behind tc egress: net_dev_queue."""
+    XMIT = "xmit"
+    """Behind the qdisc and software segmentation: net_dev_start_xmit."""
+    NETIF_RX = "netif_rx"
+    """Came out of a virtual device: netif_rx."""
+    GRO = "gro"
+    """Came out of a driver with NAPI: napi_gro_receive_entry."""
+    RECEIVE = "receive"
+    """Before generic XDP and tc ingress: netif_receive_skb."""
+    DROP = "drop"
+    """The buffer was thrown away: kfree_skb. Whether the packet is lost, `copies` decides with."""
+    CONSUME = "consume"
+    """The kernel is done with the buffer, which is no loss: consume_skb."""
+    DELIVER = "deliver"
+    """A process reads it from a socket: skb_copy_datagram_iovec. What udp_recvmsg copies itself has
+    no such place: its CONSUME has the process."""
+
+
+class Direction(StrEnum):
+    """Of a packet, as it was asked for."""
+
+    FORTH = "forth"
+    BACK = "back"
+    NONE = ""
+    """It belongs to no flow that was asked for, but to its network namespace."""
+
+
+class MatchedBy(StrEnum):
+    """How a packet was known to belong to what is followed."""
+
+    TUPLE = "tuple"
+    CONNTRACK = "conntrack"
+    """By the tuple that netfilter has for it before its translation."""
+    LEARNED = "learned"
+    """By a tuple that a packet of the flow had at an earlier place."""
+    ADDRESS = "address"
+    """By its buffer's address, with the same fingerprint."""
+    NAMESPACE = "namespace"
+
+
+class Copies(StrEnum):
+    """Whether the same packet lives in another buffer: a drop of one of several is no loss."""
+
+    NONE = "none"
+    LIVES = "lives"
+    LIVED = "lived"
+    """There was a copy; what became of it is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnel:
+    """What carries the packet.
+
+    Attributes:
+        kind: vxlan, geneve or ipip.
+        id: VNI; 0 where it has none.
+        source, destination: outer addresses.
+    """
+
+    kind: str
+    id: int
+    source: Address
+    destination: Address
+
+
+@dataclass(frozen=True, slots=True)
+class PacketEvent:
+    """A packet at one place.
+
+    Attributes:
+        time_ns: CLOCK_MONOTONIC of the node.
+        place: where it was seen.
+        netns: inode of the network namespace, 0 where the kernel does not tell.
+        ifindex, device: of the device, 0 and "" where there is none.
+        flow: its 5-tuple, of a tunnel's packet that of the inner one, of an ICMP error that of an
+            answer to the quoted packet; None for what is no IP packet.
+        direction: as it was asked for.
+        matched_by: how it was known.
+        fingerprint: what translation and tunnels leave as it is, as a number: the same packet has
+            the same one at all places and nodes.
+        seq, ack, tcp_flags: of TCP; `seq` of an ICMP echo is its number.
+        icmp: type and code, None for other protocols.
+        icmp_error: it quotes the packet of `flow`.
+        fragment: a part of a larger packet.
+        ttl: as in the header.
+        size: bytes of the IP packet by its header; `length` bytes are in the buffer.
+        segments: how many packets segmentation makes of it; 0 or 1: none.
+        tunnel: what carries it here.
+        ethertype: of the buffer.
+        reason: why it was dropped, by the kernel's name; "" where this kernel does not tell (5.17).
+        where: function and offset that dropped or consumed it; "" where it cannot be told (5.13).
+        copies: of a drop.
+        pid, command: of the process that reads it.
+    """
+
+    time_ns: int
+    place: Place
+    netns: int = 0
+    ifindex: int = 0
+    device: str = ""
+    flow: Flow | None = None
+    direction: Direction = Direction.NONE
+    matched_by: MatchedBy = MatchedBy.NAMESPACE
+    fingerprint: int = 0
+    seq: int = 0
+    ack: int = 0
+    tcp_flags: int = 0
+    icmp: tuple[int, int] | None = None
+    icmp_error: bool = False
+    fragment: bool = False
+    ttl: int = 0
+    size: int = 0
+    length: int = 0
+    segments: int = 0
+    tunnel: Tunnel | None = None
+    ethertype: int = 0
+    reason: str = ""
+    where: str = ""
+    copies: Copies = Copies.NONE
+    pid: int = 0
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """Events that a trace lacks.
+
+    Attributes:
+        over_budget: left out in the kernel, over the budget of events a second.
+        ring_full: left out in the kernel, since they were not read in time.
+    """
+
+    over_budget: int = 0
+    ring_full: int = 0

@@ -1,0 +1,1 @@
+"""What our BPF programs see of a node's packets, as events."""

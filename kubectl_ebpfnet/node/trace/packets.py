@@ -1,0 +1,242 @@
+"""Follow packets through this node by bpf/trace.bpf.c: what is asked in, events out.
+
+The structures below are those of that file. How a packet is followed stands there too.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Address
+from types import TracebackType
+
+from kubectl_ebpfnet.model.dataclass import dataclass
+from kubectl_ebpfnet.model.events import (
+    Copies,
+    Direction,
+    Losses,
+    MatchedBy,
+    PacketEvent,
+    Place,
+    Tunnel,
+)
+from kubectl_ebpfnet.model.net import ICMP, ICMPV6, SCTP, TCP, UDP, Address, Flow
+from kubectl_ebpfnet.node.bpf.objects import BpfObject, Refused
+from kubectl_ebpfnet.node.trace import drop_reasons
+
+PROGRAMS = {
+    "queue": Place.QUEUE,
+    "xmit": Place.XMIT,
+    "rx": Place.NETIF_RX,
+    "gro": Place.GRO,
+    "receive": Place.RECEIVE,
+    "drop": Place.DROP,
+    "consume": Place.CONSUME,
+    "deliver": Place.DELIVER,
+}
+"""Programs of the object by name, and the place that each one sees."""
+DROPS_ONLY = ("drop",)
+_PLACES = ("", *PROGRAMS.values())
+_DIRECTIONS = (Direction.NONE, Direction.FORTH, Direction.BACK)
+_MATCHES = ("", *MatchedBy)
+_COPIES = tuple(Copies)
+_TUNNELS = ("", "vxlan", "geneve", "ipip")
+_ICMP_ERROR, _FRAGMENT = 1, 6  # enum packet_flags
+_PACKET = "16s16sHHI16s16sQIIIHBBBBBBI"
+_EVENT = struct.Struct(f"=QQ{_PACKET}IIIIIHHBBBB16s16s64sI")
+_CONFIG = struct.Struct("=IIIIHHHH")
+_FILTER = struct.Struct("=16s16sHHI")
+_COUNTERS = struct.Struct("=QQQQQ")
+MOST_FILTERS = 16
+_VXLAN_PORTS, _GENEVE_PORTS = (8472, 4789), (6081, 0)
+_ANY = bytes(16)
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Packets between two ends, in both directions; whatever is None is any.
+
+    Attributes:
+        source, source_port: of the packet that goes forth; for ICMP echo the port is its id.
+        destination, destination_port: of the same.
+        protocol: IANA number; 0 is any.
+    """
+
+    source: Address | None = None
+    destination: Address | None = None
+    source_port: int | None = None
+    destination_port: int | None = None
+    protocol: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What to tell of.
+
+    Attributes:
+        filters: MOST_FILTERS at most; a packet that one of them selects is followed.
+        netns: inode of a network namespace of which everything is told; 0 for none.
+        everything: every packet of the node.
+        programs: which of PROGRAMS are attached.
+        events_per_second: the budget in the kernel; what is over it is counted.
+        ring_bytes: room for events that were not read yet: a power of two.
+        vxlan_ports, geneve_ports: UDP ports of tunnels, two each at most.
+    """
+
+    filters: tuple[Filter, ...] = ()
+    netns: int = 0
+    everything: bool = False
+    programs: tuple[str, ...] = tuple(PROGRAMS)
+    events_per_second: int = 20_000
+    ring_bytes: int = 1 << 22
+    vxlan_ports: tuple[int, ...] = _VXLAN_PORTS
+    geneve_ports: tuple[int, ...] = _GENEVE_PORTS
+
+
+class PacketTrace:
+    """Packets of this node as they pass. Nothing of it is left when it is closed, or killed."""
+
+    def __init__(self, selection: Selection) -> None:
+        """Attach the programs.
+
+        Raises:
+            Unsupported: this kernel or image cannot; the message says what is missing.
+            KernelError: it refuses otherwise.
+        """
+        values = {".rodata.config": _config(selection)}
+        self._object = BpfObject("trace", selection.programs, values, selection.ring_bytes)
+        self._reasons = drop_reasons.names()
+        self._ring = self._object.ring()
+
+    def __enter__(self) -> PacketTrace:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Detach everything."""
+        self._ring.close()
+        self._object.close()
+
+    @property
+    def attached(self) -> tuple[Place, ...]:
+        """The places that are seen."""
+        return tuple(PROGRAMS[name] for name in self._object.attached)
+
+    @property
+    def refused(self) -> tuple[Refused, ...]:
+        """The programs that this kernel does not take, and why."""
+        return self._object.refused
+
+    def events(self, seconds: float) -> Iterator[PacketEvent]:
+        """Yield what was seen since the last call, in the order of time as far as it was read.
+
+        Args:
+            seconds: wait at most so long for the first one.
+
+        Raises:
+            KernelError: the ring buffer cannot be read.
+        """
+        for record in self._ring.read(seconds):
+            yield event_of(record, self._reasons)
+
+    def losses(self) -> Losses:
+        """Return how many events are missing until now. Raises KernelError."""
+        _, over_budget, ring_full, _, _ = _COUNTERS.unpack(self._object.section(".data.counters"))
+        return Losses(over_budget, ring_full)
+
+
+def _config(selection: Selection) -> bytes:
+    """Return struct config. Raises ValueError for too many filters or ports."""
+    filters = selection.filters
+    if len(filters) > MOST_FILTERS:
+        raise ValueError(f"at most {MOST_FILTERS} filters")
+    vxlan, geneve = (
+        tuple(_network_order(port) for port in (*ports, 0, 0)[:2])
+        for ports in (selection.vxlan_ports, selection.geneve_ports)
+    )
+    head = _CONFIG.pack(
+        len(filters), selection.netns, selection.everything, selection.events_per_second,
+        *vxlan, *geneve,
+    )  # fmt: skip
+    packed = b"".join(
+        _FILTER.pack(
+            _packed(each.source), _packed(each.destination),
+            _network_order(each.source_port or 0), _network_order(each.destination_port or 0),
+            each.protocol,
+        )
+        for each in filters
+    )  # fmt: skip
+    return head + packed.ljust(MOST_FILTERS * _FILTER.size, b"\0")
+
+
+def _network_order(port: int) -> int:
+    return int.from_bytes(struct.pack("!H", port), "little")
+
+
+def _packed(address: Address | None) -> bytes:
+    if address is None:
+        return _ANY
+    return address.packed if address.version == 6 else IPv6Address(f"::ffff:{address}").packed
+
+
+def _address(packed: bytes) -> Address:
+    address = IPv6Address(packed)
+    mapped: IPv4Address | None = address.ipv4_mapped
+    return mapped or address
+
+
+def _text(field: bytes) -> str:
+    return field.partition(b"\0")[0].decode("utf-8", "replace")
+
+
+def event_of(record: bytes, reasons: dict[int, str]) -> PacketEvent:
+    """Return the event of one record of the ring buffer: struct event.
+
+    Args:
+        record: its bytes.
+        reasons: names of drop reasons by number (drop_reasons.names).
+    """
+    (
+        time, _, source, destination, source_port, destination_port, protocol,
+        outer_source, outer_destination, fingerprint, seq, ack, tunnel_id, size,
+        tcp_flags, icmp_type, icmp_code, flags, tunnel, ttl, _,
+        netns, ifindex, length, reason, pid, segments, ethertype,
+        place, direction, matched_by, copies, device, command, where, _,
+    ) = _EVENT.unpack(record)  # fmt: skip
+    flow = None
+    if source != _ANY or destination != _ANY:
+        ports = _ports(protocol, source_port, destination_port)
+        flow = Flow(protocol, _address(source), ports[0], _address(destination), ports[1])
+    is_icmp = bool(flags & _ICMP_ERROR) or protocol in (ICMP, ICMPV6)
+    carried = None
+    if tunnel:
+        ends = _address(outer_source), _address(outer_destination)
+        carried = Tunnel(_TUNNELS[tunnel], tunnel_id, *ends)
+    return PacketEvent(
+        time, Place(_PLACES[place]), netns, ifindex, _text(device), flow, _DIRECTIONS[direction],
+        MatchedBy(_MATCHES[matched_by]), fingerprint, seq, ack, tcp_flags,
+        (icmp_type, icmp_code) if is_icmp else None, bool(flags & _ICMP_ERROR),
+        bool(flags & _FRAGMENT), ttl, size, length, segments, carried, ethertype,
+        drop_reasons.name(reason, reasons) if place == _DROP else "", _text(where),
+        _COPIES[copies], pid, _text(command),
+    )  # fmt: skip
+
+
+_DROP = _PLACES.index(Place.DROP)
+
+
+def _ports(protocol: int, source: int, destination: int) -> tuple[int | None, int | None]:
+    """Return ports in host order; of an ICMP echo its id and None."""
+    first, second = (
+        int.from_bytes(port.to_bytes(2, "little"), "big") for port in (source, destination)
+    )
+    if protocol in (TCP, UDP, SCTP):
+        return first, second
+    return first or None, None
