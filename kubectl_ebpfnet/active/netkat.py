@@ -14,6 +14,7 @@ from kubectl_ebpfnet.cluster.exec.run import exec_live
 from kubectl_ebpfnet.cluster.exec.stdio import LiveStreams
 from kubectl_ebpfnet.cluster.exec.target import Container
 from kubectl_ebpfnet.cluster.nodepods.kept import NodePod, find_node_pods
+from kubectl_ebpfnet.cluster.nodepods.nodes import why_not_on
 from kubectl_ebpfnet.cluster.nodepods.rehearsal import rehearse
 from kubectl_ebpfnet.cluster.nodepods.sides import session_argv
 from kubectl_ebpfnet.cluster.pool import Pool
@@ -110,10 +111,8 @@ def run(
             raise ApiUnreachable(f"{session.server}: {deadline.missed()}") from None
         answerers.set_available({}, "", kept)
         if access.dry_run is not DryRun.NONE:
-            new = [] if node in kept else [node]
-            options, how = access.options, access.dry_run
-            for line in rehearse(Api(session), new, options, how, deadline.left) if new else ():
-                warn(line)
+            if node not in kept:
+                _rehearse(session, access, node, deadline, warn)
             warn(f"netkat {' '.join(arguments)} on {node}{DryRun.CLIENT.suffix}")
             return 0
         pod = _node_pod(answerers, node, deadline, progress)
@@ -123,6 +122,17 @@ def run(
         if code > _SIGNALLED:
             warn(f"netkat was ended on {node} by signal {code - _SIGNALLED}")
         return code
+
+
+def _rehearse(
+    session: Session, access: NodeAccess, node: str, deadline: Deadline, warn: Notify
+) -> None:
+    """Say what the deployment on a node would create; raise ClusterError where none can start."""
+    api = Api(session)
+    if why := why_not_on(api, node):
+        raise ClusterError(why)
+    for line in rehearse(api, [node], access.options, access.dry_run, deadline.left):
+        warn(line)
 
 
 def _node_pod(answerers: NodeAnswerers, node: str, deadline: Deadline, progress: Notify) -> NodePod:

@@ -444,6 +444,14 @@ def test_a_dry_run_creates_nothing(cluster, tmp_path, how, asked):
     assert not pcap.exists()
 
 
+def test_a_dry_run_deploys_on_no_node_that_starts_no_pod(cluster):
+    cluster.node("n1", ready=False)
+    done = run(*argv(cluster, "--dry-run=client", "node/n1", "1.1.1.1", "80"))
+    assert done.returncode == 1
+    assert "no node pod can start on n1: not Ready since " in done.stderr
+    assert "dry run" not in done.stderr
+
+
 def test_a_dry_run_says_who_may_not(cluster):
     def refuses(seen):
         return status_reply(403, "Forbidden", "no") if seen.method == "POST" else None
