@@ -28,7 +28,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 NODES, PODS = 997, 30_000
-RUNS = 5
+RUNS = 11
 TIMES, MEGABYTES = 1.3, 300.0
 SINCE = "6cb24d9a"
 ENV = {k: v for k, v in os.environ.items() if k not in ("PYTHONDONTWRITEBYTECODE", "KUBECONFIG")}

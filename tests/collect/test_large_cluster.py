@@ -74,7 +74,7 @@ def whole_lists(fake: FakeApiServer) -> set[str]:
         if seen.parameters("labelSelector") + seen.parameters("fieldSelector"):
             continue
         name = seen.path.rpartition("/")[2] + (" -o wide" if is_table(seen) else "")
-        first = seen.parameters("limit") == ["50"] and name in ("nodes", "ciliumnodes")
+        first = seen.parameters("limit") == ["25"] and name in ("nodes", "ciliumnodes")
         whole |= set() if first else {name}
     return whole
 

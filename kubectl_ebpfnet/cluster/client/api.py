@@ -27,8 +27,8 @@ PAGE = 500
 LIST_LIMIT = 2 << 30
 """Bytes of JSON of all pages of a list. Kubernetes supports 150,000 pods: 1.2 GB at 8 KiB each."""
 _PAGE_COST = 16 << 10  # bytes that an empty page counts for: a list has to end
-_FIRST_PAGE = 50
-"""Objects of the page that tells whether a list is of few."""
+_FIRST_PAGE = 25
+"""Objects of the page that tells whether a list is of few: a Node with its images takes 0.4 ms."""
 _RESTARTS = 3
 
 CORE = "/api/v1"

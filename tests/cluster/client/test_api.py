@@ -101,7 +101,7 @@ def test_a_list_of_few_is_read_to_its_end(fake: FakeApiServer, api: Api) -> None
         pod_list("b") if seen.parameters("continue") else counted(1, "a")
     )
     assert names(api.list_of(NODES, list, most=2)) == ["a", "b"]
-    assert [seen.parameters("limit") for seen in fake.seen] == [["50"], ["500"]]
+    assert [seen.parameters("limit") for seen in fake.seen] == [["25"], ["500"]]
 
 
 @pytest.mark.parametrize("left", [2, None])
