@@ -129,6 +129,7 @@ def test_a_server_that_is_busy_from_the_middle_on(
             busy.seconds, busy.always = 60, True
             if command == "netkat":
                 one.process.stdin.close()
-            code = one.ends()
+                one.process.stdin = None  # communicate would flush it
+            code = one.ends(SILENCE.get(command, SECONDS) + REMOVAL + START)
     assert code in (0, 1, 4)
     says_what_is_left(one)
