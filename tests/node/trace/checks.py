@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from kubectl_ebpfnet.model.events import PacketEvent, Place
+from kubectl_ebpfnet.model.net import TCP, UDP
 from kubectl_ebpfnet.node.trace.packets import PROGRAMS, PacketTrace, Selection
 from tests.node.trace import lan
 
@@ -130,7 +131,7 @@ def _clsact(device: str, *hooks: str) -> Iterator[None]:
     try:
         for hook, section in (each.split() for each in hooks):
             words = f"tc filter add dev {device} {hook} bpf da obj {OBJECT} sec tc/{section}"
-            lan.run("router", words)
+            lan.run_apart("router", words)
         yield
     finally:
         lan.run("router", f"tc qdisc del dev {device} clsact")
@@ -203,9 +204,10 @@ def _drop(event: PacketEvent) -> str:
     return " ".join((node, event.reason or "-", by or "-", event.copies, event.direction))
 
 
-def _lost(send: Callable[[], None] | None = None) -> Any:
-    """The drops of one packet."""
-    events = _seen(send or _one)
+def _lost(send: Callable[[], None] | None = None, protocol: int = UDP) -> Any:
+    """The drops of one packet; connections of earlier checks may end meanwhile."""
+    seen = _seen(send or _one)
+    events = [each for each in seen if each.flow is None or each.flow.protocol == protocol]
     errors = {f"{each.direction} {each.icmp}" for each in events if each.icmp_error}
     drops = Counter(_drop(each) for each in events if each.place is Place.DROP)
     return {"drops": drops, "errors": sorted(errors)}
@@ -242,7 +244,7 @@ def check_drop_tc() -> Any:
 
 def check_drop_xdp() -> Any:
     """A generic XDP program."""
-    lan.run("server", f"ip link set dev eth0 xdpgeneric obj {OBJECT} sec xdp")
+    lan.run_apart("server", f"ip link set dev eth0 xdpgeneric obj {OBJECT} sec xdp")
     try:
         return _lost()
     finally:
@@ -261,7 +263,7 @@ def check_drop_closed_tcp() -> Any:
         with lan.open_socket("client", kind=socket.SOCK_STREAM) as client:
             client.connect_ex((lan.SERVER[4], lan.CLOSED))
 
-    return _lost(connect)
+    return _lost(connect, TCP)
 
 
 def check_drop_closed_ipv6() -> Any:

@@ -45,6 +45,12 @@ def run(node: str, words: str) -> str:
     return _run(node, words.split())
 
 
+def run_apart(node: str, words: str) -> None:
+    """Run a command in a mount namespace of its own: tc mounts the file system of BPF where none
+    is, and privately, which containers cannot share. Raises CalledProcessError."""
+    subprocess.run(("ip", "netns", "exec", _name(node), *words.split()), check=True)
+
+
 def _run(node: str, argv: Sequence[str]) -> str:
     with netns.inside(path(node)):
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
