@@ -24,8 +24,10 @@ IN, RELATED, SERVICE = 1, 2, 4
 """Bits of a tuple's flags; none of them is OUT."""
 PLAUSIBLE_SECONDS = 86400
 """Longest plausible lifetime. Cilium's default timeouts end at 21600 s. A longer one is not in
-seconds: in `jiffies` mode it is jiffies >> 8, and jiffies begin at 2^32 - 300 s, so it is some 16.7
-million (include/linux/jiffies.h, INITIAL_JIFFIES)."""
+seconds where it may be jiffies, FIRST_JIFFIES at least."""
+FIRST_JIFFIES = ((1 << 32) - 300 * 1000) >> 8
+"""Least time of `jiffies` mode, which is jiffies >> 8: they begin at 2^32 - 300 s, of 1000 Hz at
+most (include/linux/jiffies.h, INITIAL_JIFFIES). As seconds that is an uptime of 194 days."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ class DatapathClock:
         Args:
             expires: the lifetime, in the map's own unit.
         """
-        if abs(expires - self.monotonic) <= PLAUSIBLE_SECONDS:
+        if expires < FIRST_JIFFIES or abs(expires - self.monotonic) <= PLAUSIBLE_SECONDS:
             return lambda time: time
         hertz, jiffies = self.hertz, self.jiffies
         if hertz is None or jiffies is None:

@@ -182,6 +182,14 @@ def test_times_in_jiffies_become_seconds_where_the_kernel_tells_its_jiffies() ->
     assert (unknown.remaining, unknown.last_tx_report) == (None, now - 10)
 
 
+def test_an_entry_that_nobody_removed_for_days_is_not_in_jiffies() -> None:
+    clock = DatapathClock(200_000, (1 << 32) + 49_925_000)
+    key, value = ct_key(6, "OUT", f"{POD}:1", f"{WORLD}:80"), ct_value(expires=50, reports=(40, 0))
+    got = layout_tuple.ct_entry(key, value, layout_tuple.IPV4_TUPLE, clock)
+    assert got is not None
+    assert (got.last_tx_report, got.remaining) == (40, None)
+
+
 def test_keys_without_protocol_are_passed_over() -> None:
     assert ct(ct_key(0, "OUT", f"{POD}:1", f"{WORLD}:80"), ct_value()) is None
     key, value = nat_key(0, "OUT", f"{POD}:1", f"{WORLD}:80"), nat_value(f"{VIP}:1")
