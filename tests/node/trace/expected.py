@@ -45,10 +45,11 @@ def _followed(told: Any) -> None:
 
 
 def _ways(told: Any) -> dict[str, int]:
-    """Without the end of buffers that a process has read, which not every kernel tells of."""
+    """Without the ends of buffers: not every kernel tells of those that a process has read, and a
+    tunnel takes a buffer with more room where it needs one."""
     ways: Counter[str] = Counter()
     for way, count in told["ways"].items():
-        ways[way.removesuffix(" server:consume").removesuffix(" client:consume")] += count
+        ways[" ".join(word for word in way.split() if not word.endswith(":consume"))] += count
     return ways
 
 
