@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,13 @@ class Lab:
         done = self.kubectl("get", *words, "-o", "json")
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
+
+    def ready_endpoints(self, service: str) -> int:
+        """How many addresses of a Service are ready; 0 also before its Endpoints are made."""
+        found = self.get("endpoints")["items"]
+        subsets = [s for e in found if e["metadata"]["name"] == service
+                   for s in e.get("subsets") or ()]  # fmt: skip
+        return sum(len(each.get("addresses") or ()) for each in subsets)
 
     def run(self, pod: str, *argv: str, namespace: str = "default") -> str:
         """stdout of a command in a pod; asserts that it succeeded."""
@@ -192,6 +200,25 @@ def why_not() -> str:
         except OSError:
             return "the lab needs Debian's archive once, and it cannot be reached"
     return ""
+
+
+def wait_for_no_node_pods(lab: Lab) -> None:
+    """Wait until those of another test are gone, whose deletion nobody waited for."""
+    lab.kubectl("wait", "--for=delete", "namespace/ebpfnet", "--timeout=80s", timeout=90)
+
+
+@contextmanager
+def printed_node_pods(lab: Lab, *words: str) -> Iterator[str]:
+    """What `node-pods --print-manifest` prints, applied by kubectl; deleted afterwards."""
+    wait_for_no_node_pods(lab)
+    printed = lab.kubectl("ebpfnet", "node-pods", "--print-manifest", *words)
+    assert printed.returncode == 0, printed.stderr
+    applied = lab.kubectl("apply", "-f", "-", stdin=printed.stdout)
+    assert applied.returncode == 0, applied.stderr
+    try:
+        yield printed.stdout
+    finally:
+        lab.kubectl("delete", "-f", "-", "--wait=false", stdin=printed.stdout)
 
 
 def wait_until(what: Callable[[], Any], seconds: float = 20) -> Any:

@@ -163,8 +163,8 @@ def forms(lab: Lab) -> Iterator[dict[str, Any]]:
     made = [json.loads(json.dumps(each)) for each in OBJECTS]
     made[0]["metadata"]["labels"] = {**LABEL, "only": "node1"}
     with objects(lab, *made):
-        wait_until(lambda: _served(lab, "e2e-kp-plain") == 2, 60)
-        wait_until(lambda: _served(lab, "e2e-kp-early") == 1, 60)
+        wait_until(lambda: lab.ready_endpoints("e2e-kp-plain") == 2, 60)
+        wait_until(lambda: lab.ready_endpoints("e2e-kp-early") == 1, 60)
         found = lab.get("services")["items"]
         named = {s["metadata"]["name"]: s for s in found}
         wait_until(lambda: all(_programmed(node.name, named) for node in NODES), 60)
@@ -172,11 +172,6 @@ def forms(lab: Lab) -> Iterator[dict[str, Any]]:
         nodes = [f"{node.address}:10250" for node in NODES]
         with kept_node_pods(lab, *nodes):
             yield {name.removeprefix("e2e-kp-"): each for name, each in named.items()}
-
-
-def _served(lab: Lab, name: str) -> int:
-    subsets = lab.get("endpoints", name).get("subsets") or ()
-    return sum(len(each.get("addresses") or ()) for each in subsets)
 
 
 def _programmed(node: str, named: dict[str, Any]) -> bool:

@@ -100,7 +100,7 @@ def asked(lab: Lab) -> Iterator[Asked]:
         undo.enter_context(serving(server))
         undo.enter_context(objects(lab, wrong_port(lab, server)))
         virtual = lab.get("service", WRONG)["spec"]["clusterIP"]
-        wait_until(lambda: lab.get("endpoints", WRONG).get("subsets"))
+        wait_until(lambda: lab.ready_endpoints(WRONG))
         wait_until(lambda: knock(virtual, 80) == "refused")
         assert kept.result().returncode == 3, kept.result().stderr  # nothing listens there
         there = address(server)

@@ -17,7 +17,7 @@ import pytest
 from kubectl_ebpfnet.cluster.client.failures import api_request
 from kubectl_ebpfnet.model.tiers import EXEC, ROLES, Tier
 from tests.lab.cluster.config import NODES, WORLD_ADDRESS
-from tests.lab.conftest import Lab
+from tests.lab.conftest import Lab, printed_node_pods, wait_for_no_node_pods
 from tests.lab.test_tiers import user_of
 
 pytestmark = [pytest.mark.timeout(400)]
@@ -40,8 +40,6 @@ SENDS = (
     ("netkat", "node/node1", "-z", "172.30.0.1", "6443"),
     ("probe-lb", "web-lb-local"),
 )
-GONE = ("wait", "--for=delete", "namespace/ebpfnet", "--timeout=80s")
-"""Another test's node pods, which nobody waited for."""
 UNUSED_HERE = {
     # Kubernetes 1.20 checks exec by a websocket for get alone, 1.35 for create.
     ("create", EXEC, ""),
@@ -97,18 +95,11 @@ def daemon_set(lab: Lab) -> Iterator[str]:
     """Node pods on every node, of what `node-pods --print-manifest` prints; deleted afterwards."""
     if not lab.ours:
         pytest.skip("needs the lab, KUBECONFIG names another cluster")
-    lab.kubectl(*GONE, timeout=90)
-    printed = lab.kubectl("ebpfnet", "node-pods", "--print-manifest")
-    assert printed.returncode == 0, printed.stderr
-    applied = lab.kubectl("apply", "-f", "-", stdin=printed.stdout)
-    assert applied.returncode == 0, applied.stderr
-    try:
+    with printed_node_pods(lab) as manifest:
         rollout = ("rollout", "status", "-n", "ebpfnet", "daemonset/ebpfnet", "--timeout=50s")
         done = lab.kubectl(*rollout)
         assert done.returncode == 0, done.stdout + done.stderr
-        yield printed.stdout
-    finally:
-        lab.kubectl("delete", "-f", "-", "--wait=false", stdin=printed.stdout)
+        yield manifest
 
 
 def node_pods(lab: Lab) -> list[tuple[str, str]]:
@@ -130,7 +121,7 @@ def test_agents(our_lab: Lab, tmp_path: Path) -> None:
 
 def test_deploy(our_lab: Lab, tmp_path: Path) -> None:
     """Before the DaemonSet is there, whose pods would be used."""
-    our_lab.kubectl(*GONE, timeout=90)
+    wait_for_no_node_pods(our_lab)
     by_api = [(*words, "--node-access", "none") for words in READS]  # each node pod takes seconds
     by_pod = [(*words, "--node-access", "pod") for words in (READS[1], capture(tmp_path))]
     with user_of(our_lab, Tier.DEPLOY) as user:

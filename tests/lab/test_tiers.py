@@ -15,11 +15,10 @@ from kubectl_ebpfnet.model.tiers import Tier
 from tests.lab.cluster.config import WORLD_ADDRESS
 from tests.lab.cluster.control.manifests import bound
 from tests.lab.cluster.tools.live import objects, path
-from tests.lab.conftest import Lab, wait_until
+from tests.lab.conftest import Lab, printed_node_pods, wait_until
 
 pytestmark = [pytest.mark.timeout(180)]
 WORLD = f"{WORLD_ADDRESS}:80"
-INSTALLED = ("node-pods", "--print-manifest", "node/node1")
 
 
 @contextmanager
@@ -76,10 +75,7 @@ def test_agents(our_lab: Lab) -> None:
 
 
 def test_node_pods_that_are_there(our_lab: Lab) -> None:
-    manifest = our_lab.kubectl("ebpfnet", *INSTALLED)
-    applied = our_lab.kubectl("apply", "-f", "-", stdin=manifest.stdout)
-    assert applied.returncode == 0, applied.stderr
-    try:
+    with printed_node_pods(our_lab, "node/node1"):
         ready = ("wait", "-n", "ebpfnet", "--for=condition=Ready", "pod/ebpfnet-node1")
         wait_until(lambda: our_lab.kubectl(*ready, "--timeout=20s").returncode == 0, 60)
         with user_of(our_lab, Tier.NODE_PODS) as user:
@@ -91,8 +87,6 @@ def test_node_pods_that_are_there(our_lab: Lab) -> None:
             assert agent.code == 4
             assert "in namespace kube-system" in json.dumps(agent.document["findings"])
             assert "--print-rbac=agents" in json.dumps(agent.document["findings"])
-    finally:
-        our_lab.kubectl("delete", "-f", "-", "--wait=false", stdin=manifest.stdout)
 
 
 def test_deploy(our_lab: Lab) -> None:
