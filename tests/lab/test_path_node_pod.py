@@ -106,8 +106,7 @@ def test_a_pod_without_any_tool_is_known_as_well_as_others(
 ) -> None:
     answer = by_pod("pod/bare-client", "svc/web")
     assert answer.code == 0
-    # The lab's ipcache has no tunnel endpoints, which Cilium keeps in native routing too.
-    assert [each for each in answer.titles if "without a tunnel endpoint" not in each] == []
+    assert answer.titles == []
     assert all(hop["state"] != "unknown" for hop in answer.hops)
     route = next(hop for hop in answer.hops if hop["kind"] == "route")
     assert route["place"] == "pod"

@@ -40,6 +40,7 @@ POLICY_ENTRIES = 256
 """Room of a policy map."""
 
 WORLD, HOST, REMOTE_NODE = 2, 1, 6
+_HAS_TUNNEL = 2  # bpf/lib/eps.h, flag_has_tunnel_ep
 
 MAPS = {
     "cilium_ct4_global": (LRU_HASH, *CT, 4096, 0),
@@ -92,9 +93,10 @@ def ipcache_key(prefix: str) -> bytes:
     )
 
 
-def ipcache_value(identity: int) -> bytes:
-    """An identity without a tunnel endpoint."""
-    return struct.pack("=I16sHBB", identity, b"", 0, 0, 0)
+def ipcache_value(identity: int, node: str = "") -> bytes:
+    """An identity, and of another node's pod that node's address, as native routing has it too."""
+    endpoint, flags = (IPv4Address(node).packed, _HAS_TUNNEL) if node else (b"", 0)
+    return struct.pack("=I16sHBB", identity, endpoint, 0, 0, flags)
 
 
 def prepare(node: Node) -> None:

@@ -144,8 +144,11 @@ class Sync:
                     + struct.pack("=BBHBB", protocol, 0, 0, 0, 0)
                 )
             reverse[index] = ip + port
+        nodes = {each.name: each.address for each in NODES}
         remote = {
-            bpf.ipcache_key(f"{e['address']}/32"): bpf.ipcache_value(int(e["identity"]))
+            bpf.ipcache_key(f"{e['address']}/32"): bpf.ipcache_value(
+                int(e["identity"]), nodes[e["node"]]
+            )
             for e in endpoints
             if e["node"] != node
         }
