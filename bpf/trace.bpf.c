@@ -329,14 +329,24 @@ static __noinline int read_transport(struct packet *packet, struct ip_head *ip, 
 	return 1;
 }
 
+/* Return what tunnel a UDP port is of. */
+static __always_inline int tunnel_at(__be16 port)
+{
+	if (!port) /* an empty place of the tables has it, too */
+		return NO_TUNNEL;
+	if (port == config.vxlan[0] || port == config.vxlan[1])
+		return VXLAN;
+	return port == config.geneve[0] || port == config.geneve[1] ? GENEVE : NO_TUNNEL;
+}
+
 /* Return the begin of a packet inside this one, and its IP version; 0 where there is none. */
 static __always_inline const unsigned char *
 inner_of(struct packet *packet, struct ip_head *ip, __u32 *version)
 {
 	const unsigned char *at = ip->payload + 8;
 	__u8 tunnel[8], ethernet[14];
-	__be16 port = packet->tuple.destination_port;
 	__u32 ethertype;
+	int kind;
 
 	if (packet->flags & LATER_FRAGMENT)
 		return 0;
@@ -345,23 +355,20 @@ inner_of(struct packet *packet, struct ip_head *ip, __u32 *version)
 		*version = ip->protocol == IPIP ? 4 : 6;
 		return ip->payload;
 	}
-	if (ip->protocol != UDP || !port)
-		return 0;
-	int vxlan = port == config.vxlan[0] || port == config.vxlan[1];
-
-	if (!vxlan && port != config.geneve[0] && port != config.geneve[1])
+	kind = ip->protocol == UDP ? tunnel_at(packet->tuple.destination_port) : NO_TUNNEL;
+	if (!kind)
 		return 0;
 	if (bpf_probe_read_kernel(tunnel, sizeof(tunnel), at))
 		return 0;
-	if (vxlan ? tunnel[0] != 8 : tunnel[0] >> 6 || tunnel[2] << 8 != (ETHERNET & 0xff00))
+	if (kind == VXLAN ? tunnel[0] != 8 : tunnel[0] >> 6 || tunnel[2] << 8 != (ETHERNET & 0xff00))
 		return 0;
-	at += vxlan ? 8 : 8 + (tunnel[0] & 0x3f) * 4;
+	at += kind == VXLAN ? 8 : 8 + (tunnel[0] & 0x3f) * 4;
 	if (bpf_probe_read_kernel(ethernet, sizeof(ethernet), at))
 		return 0;
 	ethertype = ethernet[12] << 8 | ethernet[13];
 	if (ethertype != IPV4 && ethertype != IPV6)
 		return 0;
-	packet->tunnel = vxlan ? VXLAN : GENEVE;
+	packet->tunnel = kind;
 	packet->tunnel_id = tunnel[4] << 16 | tunnel[5] << 8 | tunnel[6];
 	*version = ethertype == IPV4 ? 4 : 6;
 	return at + sizeof(ethernet);
@@ -752,15 +759,8 @@ static __noinline int is_foreign(struct sk_buff *skb, const unsigned char *at, _
 	}
 	tuple.source_port = ports & 0xffff;
 	tuple.destination_port = ports >> 16;
-	if (tuple.protocol == UDP) {
-		__be16 port = tuple.destination_port;
-
-		if (!port || port == config.vxlan[0] || port == config.vxlan[1] || port == config.geneve[0] ||
-		    port == config.geneve[1])
-			return 0;
-	} else if (tuple.protocol != TCP) {
+	if (tuple.protocol != TCP && (tuple.protocol != UDP || tunnel_at(tuple.destination_port)))
 		return 0;
-	}
 	return !by_filter(&tuple) && !by_learned(&tuple) && !by_conntrack(skb->_nfct);
 }
 

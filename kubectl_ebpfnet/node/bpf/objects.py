@@ -14,7 +14,6 @@ import errno
 import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
-from types import TracebackType
 
 from kubectl_ebpfnet.errors import KernelError, Unsupported
 from kubectl_ebpfnet.model.dataclass import dataclass
@@ -73,12 +72,7 @@ class BpfObject:
     def __enter__(self) -> BpfObject:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:

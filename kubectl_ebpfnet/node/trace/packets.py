@@ -8,7 +8,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
-from types import TracebackType
 
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.events import (
@@ -111,12 +110,7 @@ class PacketTrace:
     def __enter__(self) -> PacketTrace:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
