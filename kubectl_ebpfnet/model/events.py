@@ -31,6 +31,11 @@ class Place(StrEnum):
     DELIVER = "deliver"
     """A process reads it from a socket: skb_copy_datagram_iovec. What udp_recvmsg copies itself has
     no such place: its CONSUME has the process."""
+    PROGRAM = "program"
+    """The entry program of a tc, tcx or XDP hook has ended: fexit, where the kernel has BPF
+    trampolines. `program` and `verdict` say which and how."""
+    KERNEL = "kernel"
+    """A function of the kernel's own way, `where`: fentry, as PROGRAM."""
 
 
 class Direction(StrEnum):
@@ -107,7 +112,10 @@ class PacketEvent:
         reason: why it was dropped, by the kernel's name; "" where this kernel does not tell (5.17).
         where: function and offset that dropped or consumed it; "" where it cannot be told (5.13).
         copies: of a drop.
-        pid, command: of the process that reads it.
+        pid, command: of the process that reads it, or that sends it where that is certain.
+        program, verdict: of PROGRAM: the program's name and what it answered (`ok`, `drop`,
+            `redirect`, …).
+        data: the packet's first bytes from its IP header on, in hex; "" where none were asked for.
     """
 
     time_ns: int
@@ -136,6 +144,9 @@ class PacketEvent:
     copies: Copies = Copies.NONE
     pid: int = 0
     command: str = ""
+    program: str = ""
+    verdict: str = ""
+    data: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,3 +160,88 @@ class Losses:
 
     over_budget: int = 0
     ring_full: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NamespaceOwner:
+    """Whose a network namespace is. A node tells it before the first event that names `inode`.
+
+    Attributes:
+        inode: of the network namespace.
+        node: it is the node's own.
+        pod_uid: of the pod whose processes are in it, by their cgroup; "" for none.
+        container: id of a container there, "" for none.
+        pid, command: of a process there; 0 and "" where none was found.
+    """
+
+    inode: int
+    node: bool = False
+    pod_uid: str = ""
+    container: str = ""
+    pid: int = 0
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Lacking:
+    """A place that is not seen on this node, and why: one line."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """What a node sees from now on; the first line of its answer.
+
+    Attributes:
+        attached: the places.
+        lacking: what this kernel or image does not take.
+        time_ns: CLOCK_MONOTONIC when all was attached.
+        wall_ns: the node's wall clock at the same moment, for display alone.
+    """
+
+    attached: tuple[Place, ...]
+    lacking: tuple[Lacking, ...] = ()
+    time_ns: int = 0
+    wall_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SentPacket:
+    """What became of one packet that `--send` sent, by the socket that sent it.
+
+    Attributes:
+        number: from 1 on.
+        time_ns: CLOCK_MONOTONIC when it was sent.
+        flow: as the socket sent it.
+        outcome: `answered`, `refused`, `timeout`, or `error`.
+        seconds: until the answer; None without one.
+        error: the errno's words of `refused` and `error`.
+    """
+
+    number: int
+    time_ns: int
+    flow: Flow
+    outcome: str
+    seconds: float | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TraceLine:
+    """One line of a node's answer to `trace`: exactly one member is there.
+
+    Attributes:
+        losses: counted since the beginning; the last line has them in any case.
+        changed: a program was replaced or detached while it was watched: one sentence.
+        end: why the node ends by itself (its time is over, it is told to end), one sentence.
+    """
+
+    packet: PacketEvent | None = None
+    namespace: NamespaceOwner | None = None
+    layers: Layers | None = None
+    losses: Losses | None = None
+    sent: SentPacket | None = None
+    changed: str = ""
+    end: str = ""

@@ -20,6 +20,7 @@ from kubectl_ebpfnet.model.events import (
     Tunnel,
 )
 from kubectl_ebpfnet.model.net import ICMP, ICMPV6, SCTP, TCP, UDP, Address, Flow
+from kubectl_ebpfnet.model.protocol.tracing import MOST_FILTERS, PacketFilter
 from kubectl_ebpfnet.node.bpf.objects import BpfObject, Refused
 from kubectl_ebpfnet.node.trace import drop_reasons
 
@@ -46,26 +47,8 @@ _EVENT = struct.Struct(f"=QQ{_PACKET}IIIIIHHBBBB16s16s64sI")
 _CONFIG = struct.Struct("=IIIIHHHH")
 _FILTER = struct.Struct("=16s16sHHI")
 _COUNTERS = struct.Struct("=QQQQQ")
-MOST_FILTERS = 16
 _VXLAN_PORTS, _GENEVE_PORTS = (8472, 4789), (6081, 0)
 _ANY = bytes(16)
-
-
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """Packets between two ends, in both directions; whatever is None is any.
-
-    Attributes:
-        source, source_port: of the packet that goes forth; for ICMP echo the port is its id.
-        destination, destination_port: of the same.
-        protocol: IANA number; 0 is any.
-    """
-
-    source: Address | None = None
-    destination: Address | None = None
-    source_port: int | None = None
-    destination_port: int | None = None
-    protocol: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +65,7 @@ class Selection:
         vxlan_ports, geneve_ports: UDP ports of tunnels, two each at most.
     """
 
-    filters: tuple[Filter, ...] = ()
+    filters: tuple[PacketFilter, ...] = ()
     netns: int = 0
     everything: bool = False
     programs: tuple[str, ...] = tuple(PROGRAMS)

@@ -20,8 +20,9 @@ from ipaddress import ip_address
 
 from kubectl_ebpfnet.model.events import PacketEvent
 from kubectl_ebpfnet.model.net import UDP
+from kubectl_ebpfnet.model.protocol.tracing import PacketFilter
 from kubectl_ebpfnet.node.host import netns
-from kubectl_ebpfnet.node.trace.packets import Filter, PacketTrace
+from kubectl_ebpfnet.node.trace.packets import PacketTrace
 
 NODES = ("client", "router", "server")
 CLIENT = {4: "10.1.0.2", 6: "fd01::2"}
@@ -179,10 +180,10 @@ def ask(version: int = 4, port: int = ECHO, payload: bytes = b"who is there?") -
         return client.recv(65536)
 
 
-def to_server(version: int = 4, port: int | None = ECHO, protocol: int = UDP) -> Filter:
+def to_server(version: int = 4, port: int | None = ECHO, protocol: int = UDP) -> PacketFilter:
     """The packets of the client for the server."""
     ends = ip_address(CLIENT[version]), ip_address(SERVER[version])
-    return Filter(*ends, None, port, protocol)
+    return PacketFilter(*ends, None, port, protocol)
 
 
 def traced(trace: PacketTrace, traffic: Callable[[], object]) -> list[PacketEvent]:

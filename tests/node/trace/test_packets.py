@@ -8,8 +8,9 @@ import pytest
 
 from kubectl_ebpfnet.model.events import Copies, Direction, MatchedBy, Place, Tunnel
 from kubectl_ebpfnet.model.net import ICMP, TCP, UDP, Flow
+from kubectl_ebpfnet.model.protocol.tracing import PacketFilter
 from kubectl_ebpfnet.node.trace import drop_reasons, packets
-from kubectl_ebpfnet.node.trace.packets import Filter, Selection
+from kubectl_ebpfnet.node.trace.packets import Selection
 
 _CLIENT, _SERVER = ip_address("10.1.0.2"), ip_address("fd02::2")
 _MAPPED = bytes(10) + b"\xff\xff" + _CLIENT.packed
@@ -69,7 +70,7 @@ def test_names_of_reasons(number: int, name: str) -> None:
 
 
 def test_filters_are_packed_as_the_program_reads_them() -> None:
-    asked = Filter(_CLIENT, _SERVER, None, 80, TCP)
+    asked = PacketFilter(_CLIENT, _SERVER, None, 80, TCP)
     packed = packets._config(Selection((asked,), netns=5, events_per_second=7))
     head = packets._CONFIG.unpack_from(packed)
     assert head == (1, 5, 0, 7, _port(8472), _port(4789), _port(6081), 0)
@@ -81,4 +82,4 @@ def test_filters_are_packed_as_the_program_reads_them() -> None:
 
 def test_more_filters_than_the_program_has_room_for() -> None:
     with pytest.raises(ValueError, match="at most 16"):
-        packets._config(Selection((Filter(),) * 17))
+        packets._config(Selection((PacketFilter(),) * 17))
