@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.lab.cluster.config import NODES, WORLD_ADDRESS
@@ -60,8 +62,9 @@ def test_service_without_a_backend(our_lab: Lab) -> None:
 def test_other_node(our_lab: Lab) -> None:
     with pod_of_our_own(our_lab, "e2e-any-port", "node1") as pod:  # without a flow that has a port
         anyport = path(our_lab, f"pod/{pod}", "node/node3")
-    assert anyport.code == 4, anyport.document["reason"]
-    assert "port" in anyport.document["reason"]
+    told = json.dumps([anyport.document["reason"], anyport.hops, anyport.document["answer"]])
+    assert anyport.code == 4, told
+    assert "port" in anyport.document["reason"], told
     answer = path(our_lab, "pod/client", "node/node3:10250")
     assert answer.code == 0
     assert "to identity 6 (remote-node)" in answer.one("policy")["summary"]

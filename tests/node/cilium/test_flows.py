@@ -352,8 +352,9 @@ def test_of_many_translations_the_newest_come(pins: Pins) -> None:
             "1.1.1.1:443",
             f"172.18.0.2:{9000 + number}",
         )
-        entries[nat_key(6, "OUT", client, server)] = nat_value(node, now - number)
-        entries[nat_key(6, "IN", server, node)] = nat_value(client, now - number)
+        created = max(1, now - number)  # this machine may have booted just now
+        entries[nat_key(6, "OUT", client, server)] = nat_value(node, created)
+        entries[nat_key(6, "IN", server, node)] = nat_value(client, created)
     entries[nat_key(6, "OUT", "10.0.0.9:1", "1.1.1.1:443")] = nat_value("172.18.0.3:1", now)
     pins.make(NAT4, 14, 40, entries, HASH, 8192)
     own = FlowFilter(ip_address("10.0.0.1"), None, ip_address("1.1.1.1"), 443, 6)
