@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         XfrmPolicy,
         XfrmState,
     )
+    from kubectl_ebpfnet.model.events import TraceLine
     from kubectl_ebpfnet.model.kernel import (
         Counter,
         FibAnswer,
@@ -383,6 +384,8 @@ SNAT_USE: Fact[SnatUse] = Fact("cilium-snat-use", _NODE_POD, LEAVES, "snat-use",
     takes="PROTOCOL ADDRESS PORT, numbers but for the address")
 PROBE: Fact[ConnectAttempt] = Fact("probe", _NODE_POD, LB, "probe",
     takes="the words of node/probe/attempts.py")
+TRACE: Fact[TraceLine] = Fact("trace", _NODE_POD, Need(0), "trace",
+    takes="a request (protocol/tracing.py)")
 # Addresses of a name, one first on each line: in the pod (nsswitch.conf, glibc and musl), and here.
 NAME_LOOKUP: Fact[Address] = Fact("name-lookup", _POD, NAMES, takes="NAME",
     asked=_by("lookup.addresses",       "getent ahosts"))

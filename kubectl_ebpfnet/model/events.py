@@ -156,10 +156,18 @@ class Losses:
     Attributes:
         over_budget: left out in the kernel, over the budget of events a second.
         ring_full: left out in the kernel, since they were not read in time.
+        not_told: read and counted on the node, over the budget of lines or faster than the client
+            takes them.
     """
 
     over_budget: int = 0
     ring_full: int = 0
+    not_told: int = 0
+
+    @property
+    def all(self) -> int:
+        """How many there are."""
+        return self.over_budget + self.ring_full + self.not_told
 
 
 @dataclass(frozen=True, slots=True)

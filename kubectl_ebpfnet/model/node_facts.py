@@ -28,6 +28,7 @@ from kubectl_ebpfnet.model.encryption import (
     XfrmPolicy,
     XfrmState,
 )
+from kubectl_ebpfnet.model.events import TraceLine
 from kubectl_ebpfnet.model.kernel import (
     Counter,
     FibAnswer,
@@ -87,5 +88,6 @@ NODE_FACTS: dict[str, Any] = {
     "forward": FibAnswer,
     "snat-use": SnatUse,
     "probe": ConnectAttempt,
+    "trace": TraceLine,
 }
 """Question of the node side (model/protocol/questions.py) → the class of its facts."""

@@ -3,6 +3,7 @@
 python -m kubectl_ebpfnet.node                 requests on stdin, answers on stdout
 python -m kubectl_ebpfnet.node ask links       one question by hand, facts on stdout
 python -m kubectl_ebpfnet.node netkat WORDS    netkat; with --stdin-frames first, for a client
+python -m kubectl_ebpfnet.node trace REQUEST   trace (model/protocol/tracing.py), until stdin ends
 """
 
 from __future__ import annotations
@@ -32,6 +33,10 @@ def main(words: list[str]) -> int:
         return serve_sessions(float(words[2]), Path(words[4]))
     if words[0] == "netkat":
         return _netkat(words[1:])
+    if words[0] == "trace":
+        from kubectl_ebpfnet.node.trace import session
+
+        return session.main(words[1:])
     print(__doc__, file=sys.stderr)
     return 2
 

@@ -11,7 +11,8 @@ from kubectl_ebpfnet.node.server import registry
 
 
 def test_the_rows_are_those_that_the_node_side_answers() -> None:
-    assert set(NODE_FACTS) == set(registry.FUNCTIONS)
+    sessions = {"trace"}  # lines of a program (node/trace/session.py)
+    assert set(NODE_FACTS) == set(registry.FUNCTIONS) | sessions
 
 
 def test_the_class_of_a_row_is_that_of_the_node_sides_answer() -> None:

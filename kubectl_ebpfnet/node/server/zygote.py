@@ -35,10 +35,13 @@ from kubectl_ebpfnet.model.protocol.frames import OPTION
 from kubectl_ebpfnet.node.netkat import __main__ as netkat
 from kubectl_ebpfnet.node.netkat.redirect import clsact
 from kubectl_ebpfnet.node.server import answer, framed_session, registry
+from kubectl_ebpfnet.node.trace import session
 
 _STEP_SECONDS = 1.0
 _END_SECONDS = 2.0  # kubelets wait two seconds for a pod, even with a shorter grace period
 _MOST_BYTES = 1 << 20  # of a session's arguments
+_PROGRAMS = {"netkat": netkat.main, "trace": session.main}
+"""What runs with framed streams, by the first word of the exec."""
 _END_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _PR_SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -172,8 +175,8 @@ def _serve(connection: socket.socket) -> int:
         os.close(fd)
     threading.Thread(target=_exit_with, args=(connection,), daemon=True).start()
     words = os.fsdecode(message).split("\0") if message else []
-    if words[:2] == ["netkat", OPTION]:
-        code = framed_session.run(words[2:], netkat.main)
+    if words[1:2] == [OPTION] and words[0] in _PROGRAMS:
+        code = framed_session.run(words[2:], _PROGRAMS[words[0]])
     else:
         code = answer.serve(sys.stdin.buffer, sys.stdout.buffer)
     connection.sendall(bytes([code]))

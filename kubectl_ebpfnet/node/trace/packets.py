@@ -46,6 +46,7 @@ _PACKET = "16s16sHHI16s16sQIIIHBBBBBBI"
 _EVENT = struct.Struct(f"=QQ{_PACKET}IIIIIHHBBBB16s16s64sI")
 _CONFIG = struct.Struct("=IIIIHHHH")
 _FILTER = struct.Struct("=16s16sHHI")
+_PLACE_AT = struct.calcsize(f"=QQ{_PACKET}IIIIIHH")
 _COUNTERS = struct.Struct("=QQQQQ")
 _VXLAN_PORTS, _GENEVE_PORTS = (8472, 4789), (6081, 0)
 _ANY = bytes(16)
@@ -120,8 +121,20 @@ class PacketTrace:
         Raises:
             KernelError: the ring buffer cannot be read.
         """
-        for record in self._ring.read(seconds):
-            yield event_of(record, self._reasons)
+        for record in self.records(seconds):
+            yield self.event_of(record)
+
+    def records(self, seconds: float) -> list[bytes]:
+        """Return the same as the kernel wrote it: an event costs a tenth until it is read.
+
+        Raises:
+            KernelError: the ring buffer cannot be read.
+        """
+        return self._ring.read(seconds)
+
+    def event_of(self, record: bytes) -> PacketEvent:
+        """Return the event of a record."""
+        return event_of(record, self._reasons)
 
     def losses(self) -> Losses:
         """Return how many events are missing until now. Raises KernelError."""
@@ -207,6 +220,11 @@ def event_of(record: bytes, reasons: dict[int, str]) -> PacketEvent:
 
 
 _DROP = _PLACES.index(Place.DROP)
+
+
+def is_drop(record: bytes) -> bool:
+    """Tell whether a record of the ring buffer is of a drop."""
+    return record[_PLACE_AT] == _DROP
 
 
 def _ports(protocol: int, source: int, destination: int) -> tuple[int | None, int | None]:
