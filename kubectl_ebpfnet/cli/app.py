@@ -42,6 +42,7 @@ EXAMPLES = """  # Without a cluster, from recordings of a real one: delivered, d
 """
 COMMANDS = {
     "path": "Show every hop of a packet, with its evidence",
+    "trace": "Follow packets as they pass, on every node of their way",
     "programs": "Show every BPF program that acts on a pod or a node",
     "flows": "List tracked connections (Cilium CT, NAT, nf_conntrack)",
     "probe-lb": "Probe a LoadBalancer through every node, as an external client would",

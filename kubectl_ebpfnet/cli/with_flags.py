@@ -75,6 +75,11 @@ def with_pod_flags(function: Callable[..., int]) -> Callable[..., int]:
     return _with_flags(function, tuple(flag for flag in NODES if flag.field != "mode"))
 
 
+def with_trace_flags(function: Callable[..., int]) -> Callable[..., int]:
+    """Add the same to a command that loads programs, and asks before."""
+    return _with_flags(function, (*(flag for flag in NODES if flag.field != "mode"), YES))
+
+
 def _with_warnings(code: int, warnings: Collection[str]) -> int:
     """Print the API server's warnings and that they are errors, as kubectl does; return the exit
     code."""

@@ -115,7 +115,7 @@ class Scope:
         return found
 
 
-EVERYTHING = Scope(~Need.DOCTOR, ends=Need.ENDS_TCP | Need.ENDS_UDP | Need.ENDS_SCTP)
+EVERYTHING = Scope(~(Need.DOCTOR | Need.TRACE), ends=Need.ENDS_TCP | Need.ENDS_UDP | Need.ENDS_SCTP)
 """The scope of a capture."""
 
 

@@ -132,6 +132,7 @@ _CLIENT = (PlaceKind.CLIENT, PlaceKind.AGENT)
     LB,
     DOCTOR,
     CAPTURE,
+    TRACING,
 ) = Need
 
 # fmt: off
@@ -384,7 +385,7 @@ SNAT_USE: Fact[SnatUse] = Fact("cilium-snat-use", _NODE_POD, LEAVES, "snat-use",
     takes="PROTOCOL ADDRESS PORT, numbers but for the address")
 PROBE: Fact[ConnectAttempt] = Fact("probe", _NODE_POD, LB, "probe",
     takes="the words of node/probe/attempts.py")
-TRACE: Fact[TraceLine] = Fact("trace", _NODE_POD, Need(0), "trace",
+TRACE: Fact[TraceLine] = Fact("trace", _NODE_POD, TRACING, "trace",
     takes="a request (protocol/tracing.py)")
 # Addresses of a name, one first on each line: in the pod (nsswitch.conf, glibc and musl), and here.
 NAME_LOOKUP: Fact[Address] = Fact("name-lookup", _POD, NAMES, takes="NAME",

@@ -45,7 +45,9 @@ class Need(Flag):
     """`probe-lb`, after the attempts: what decides about a Service."""
     DOCTOR = auto()
     CAPTURE = auto()
-    """`capture` alone; it also asks what any other command but `doctor` needs."""
+    """`capture` alone; it also asks what any other command but `doctor` and `trace` needs."""
+    TRACE = auto()
+    """`trace`: a session, whose lines are its record."""
 
 
 NOBODY = Need(0)

@@ -1,0 +1,121 @@
+"""A line for each place of a packet, as it is seen."""
+
+from __future__ import annotations
+
+from kubectl_ebpfnet.model.events import Direction, Place
+from kubectl_ebpfnet.model.net import Flow, endpoint_text
+from kubectl_ebpfnet.model.trace import Lost, Owner, Sighting
+from kubectl_ebpfnet.render.text.style import Style
+from kubectl_ebpfnet.render.text.view import View
+from kubectl_ebpfnet.render.text.wrap import columns
+
+PLACES = {
+    Place.QUEUE: "sent by",
+    Place.XMIT: "driver of",
+    Place.NETIF_RX: "came to",
+    Place.GRO: "came to",
+    Place.RECEIVE: "received by",
+    Place.DROP: "dropped at",
+    Place.CONSUME: "taken",
+    Place.DELIVER: "read",
+    Place.PROGRAM: "program at",
+    Place.KERNEL: "in",
+}
+_DETAILS = (Place.XMIT, Place.NETIF_RX, Place.GRO, Place.CONSUME)
+"""Places that say the same as their neighbour, or end a buffer and no packet: shown in wide."""
+_ARROWS = {Direction.FORTH: "→", Direction.BACK: "←", Direction.NONE: "·"}
+_TIME = 10
+_FIRST = 5
+"""Packets of each direction that are shown place by place; of later ones losses alone."""
+
+
+def owner_text(owner: Owner) -> str:
+    """Return `pod default/web`, `node n1`, `nginx (123)`, or `?` where nobody is known."""
+    if owner.kind == "pod":
+        return f"pod {owner.namespace}/{owner.name}"
+    if owner.kind == "node":
+        return f"node {owner.name}"
+    return f"{owner.name} ({owner.pid})" if owner.kind else "?"
+
+
+def flow_text(flow: Flow) -> str:
+    """Return `10.0.0.1:5 → 10.0.0.2:80`."""
+    return (
+        f"{endpoint_text(flow.source, flow.source_port)} → "
+        f"{endpoint_text(flow.destination, flow.destination_port)}"
+    )
+
+
+class Lines:
+    """Turns sightings into lines, one after the other."""
+
+    def __init__(self, view: View, *, wide: bool) -> None:
+        """`wide` shows every place, and the kernel's numbers."""
+        self._view, self._wide = view, wide
+        self._style = Style(view.color)
+        self._shown: dict[Direction, set[int]] = {}
+        self._folded = False
+
+    def of(self, sighting: Sighting, packet: int, what: str) -> list[str]:
+        """Return the lines of a sighting, [] for one that is not shown.
+
+        Args:
+            sighting: where and when.
+            packet: its number.
+            what: what the packet is.
+        """
+        event, loss = sighting.event, sighting.lost is not Lost.NO
+        shown = self._shown.setdefault(event.direction, set())
+        if not self._wide and not loss:
+            if event.place in _DETAILS or (event.place is Place.DROP):
+                return []
+            if packet not in shown and len(shown) >= _FIRST:
+                return self._fold()
+        shown.add(packet)
+        view = self._view
+        mark = {Lost.YES: "✗", Lost.UNDECIDED: "?"}.get(sighting.lost, _ARROWS[event.direction])
+        device = f" {event.device}" if event.device else ""
+        place = view.text(f"{PLACES[event.place]}{device}")
+        owner = view.text(owner_text(sighting.owner))
+        if sighting.owner.kind not in ("node", ""):
+            owner += view.text(f" on {sighting.node}")
+        head = f"{sighting.seconds:{_TIME}.6f} {view.text(mark)} "
+        name = view.text(what)
+        line = f"{head}{owner:<34} {place:<22} {name}"
+        lines = [line]
+        if view.width and columns(line) > view.width:
+            indent = " " * len(head)
+            lines = [f"{head}{owner}  {place}", f"{indent}  {name}"]
+        lines += [f"{' ' * len(head)}  {text}" for text in self._more(sighting)]
+        if sighting.lost is Lost.YES:
+            lines[0] = self._style.mark(view.text("✗"), lines[0])
+        return lines
+
+    def _fold(self) -> list[str]:
+        if self._folded:
+            return []
+        self._folded = True
+        return [f"{' ' * _TIME}   (of later packets, losses alone: -o wide shows all)"]
+
+    def _more(self, sighting: Sighting) -> list[str]:
+        event, more = sighting.event, []
+        if sighting.changed and event.flow is not None:
+            more.append(flow_text(event.flow))
+            if event.tunnel:
+                tunnel = event.tunnel
+                more.append(f"in {tunnel.kind} {tunnel.id}: {tunnel.source} → {tunnel.destination}")
+        if event.place is Place.DROP:
+            reason = event.reason or "this kernel tells no reason"
+            more.append(f"{reason}{f', {event.where}' if event.where else ''}")
+        if sighting.note:
+            more.append(sighting.note)
+        if event.program:
+            more.append(f"{event.program}: {event.verdict}")
+        if event.command:
+            more.append(f"process {event.command} ({event.pid})")
+        if self._wide:
+            more.append(
+                f"netns {event.netns} ifindex {event.ifindex} packet {event.fingerprint:016x}"
+                f" by {event.matched_by} {event.length} bytes ttl {event.ttl}"
+            )
+        return [self._view.text(text) for text in more]

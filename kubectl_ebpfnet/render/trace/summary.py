@@ -1,0 +1,127 @@
+"""The answer of `trace` for a person: the verdict, the packets, what differs from the tables."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from kubectl_ebpfnet.model.events import Direction, Place
+from kubectl_ebpfnet.model.trace import Fate, Trace
+from kubectl_ebpfnet.render.path.headline import LABEL, VERDICT
+from kubectl_ebpfnet.render.text.style import Style
+from kubectl_ebpfnet.render.text.view import View
+from kubectl_ebpfnet.render.text.wrap import command, hanging
+
+_MARKS = {True: "✓", False: "·", None: "?"}
+
+
+def summary(trace: Trace, view: View) -> str:
+    """Return the answer as text that ends with a newline."""
+    sections = [_verdict(trace, view), _facts(trace, view), _hops(trace, view)]
+    text = "\n\n".join("\n".join(lines) for lines in sections if lines)
+    return text + "\n"
+
+
+def _verdict(trace: Trace, view: View) -> list[str]:
+    word = trace.verdict.value.upper()
+    first, *more = hanging(f"{word:<{VERDICT}}", view.text(trace.title), view.prose)
+    lines = [first.replace(word, Style(view.color).verdict_word(trace.verdict), 1), *more]
+    return lines + hanging(" " * VERDICT, view.text(trace.reason), view.prose)
+
+
+def _facts(trace: Trace, view: View) -> list[str]:
+    lines: list[str] = []
+
+    def say(label: str, text: str) -> None:
+        lines.extend(hanging(f"{label:<{LABEL}}", view.text(text), view.prose))
+
+    if trace.sent:
+        say("Sent", _sent(trace))
+    if text := _packets(trace):
+        say("Seen", text)
+    if trace.cause:
+        say("Cause", trace.cause)
+    if trace.fix is not None:
+        say("Fix", trace.fix.text)
+        if trace.fix.command:
+            lines.extend(command(" " * LABEL, view.text(trace.fix.command), view.width))
+    if trace.difference is not None:
+        say("Differs", trace.difference.text)
+    for each in trace.nodes:
+        if each.problem:
+            say("Missing", f"{each.node}: {each.problem}")
+        lacking = sorted({text.partition(":")[0] for text in each.lacking})
+        if lacking:
+            say("Missing", f"{each.node} does not see {', '.join(lacking)} (-o json says why)")
+    for note in trace.notes:
+        say("Note", note)
+    return lines
+
+
+def _sent(trace: Trace) -> str:
+    outcomes = Counter(each.outcome for each in trace.sent)
+    text = f"{len(trace.sent)} sent, {outcomes['answered']} answered"
+    for word in ("refused", "timeout", "error"):
+        if outcomes[word]:
+            text += f", {outcomes[word]} {'lost' if word == 'timeout' else word}"
+    times = [each.seconds * 1000 for each in trace.sent if each.seconds is not None]
+    if times:
+        mean = sum(times) / len(times)
+        text += f"; min/avg/max {min(times):.3f}/{mean:.3f}/{max(times):.3f} ms"
+    return text
+
+
+def _packets(trace: Trace) -> str:
+    parts = []
+    for direction, word in ((Direction.FORTH, "forth"), (Direction.BACK, "back")):
+        fates = Counter(p.fate for p in trace.packets if p.direction is direction)
+        if fates:
+            each = ", ".join(f"{count} {fate}" for fate, count in sorted(fates.items()))
+            parts.append(f"{sum(fates.values())} packets {word} ({each})")
+    others = Counter(p.fate for p in trace.packets if p.direction is Direction.NONE)
+    if others:
+        parts.append(f"{others[Fate.DROPPED]} packets dropped")
+    return "; ".join(parts)
+
+
+def _hops(trace: Trace, view: View) -> list[str]:
+    if trace.path is None or not trace.hops:
+        return []
+    marks = {(each.hop, each.back): each.seen for each in trace.hops}
+    lines, place = [], ""
+    for hop in trace.path.hops:
+        where = hop.where if hop.where == hop.node or not hop.node else f"{hop.where} on {hop.node}"
+        if where != place:
+            place = where
+            lines.append(view.text(where))
+        mark = _MARKS[marks.get((hop.number, False))]
+        text = f"{hop.kind.short:<11} {hop.short or hop.summary}"
+        lines += hanging(f" {view.text(mark)} ", view.text(text), view.prose)
+    answer = [each.seen for each in trace.hops if each.back]
+    if answer:
+        seen = sum(each is True for each in answer)
+        lines.append(f"way back: seen at {seen} of {len(answer)} hops")
+    lines += ["", view.text("✓ seen in this trace  · not seen  ? nothing looks there")]
+    return lines
+
+
+def drops(trace: Trace, view: View) -> list[str]:
+    """Return a table of drops: how many, where, and why."""
+    found: Counter[tuple[str, ...]] = Counter()
+    for packet in trace.packets:
+        for sighting in packet.sightings:
+            event = sighting.event
+            if event.place is not Place.DROP or sighting.lost.value == "no":
+                continue
+            from kubectl_ebpfnet.render.trace.lines import flow_text, owner_text
+
+            to = flow_text(event.flow) if event.flow else packet.what
+            found[
+                sighting.node, owner_text(sighting.owner), event.device,
+                event.reason or event.where, to,
+            ] += 1  # fmt: skip
+    if not found:
+        return []
+    from kubectl_ebpfnet.render.text.columns import columns
+
+    rows = [[str(n), *(view.text(cell) for cell in row)] for row, n in found.most_common(50)]
+    return columns(("COUNT", "NODE", "OWNER", "DEVICE", "REASON", "PACKET"), rows)
