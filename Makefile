@@ -34,10 +34,15 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 OBJECTS = $(patsubst bpf/%.c,kubectl_ebpfnet/node/bpf/built/%.o,$(wildcard bpf/*.bpf.c))
-bpf: $(OBJECTS) ## compile the BPF programs (clang, llvm, libbpf-dev); without them, says so
+LIBRARIES = $(patsubst %,kubectl_ebpfnet/node/bpf/built/%.so,libbpf-amd64 libbpf-arm64 libelf-amd64 libelf-arm64)
+bpf: $(OBJECTS) $(LIBRARIES) ## compile the BPF programs (clang, llvm, libbpf-dev); without them, says so
 
 $(OBJECTS): $(wildcard bpf/*.[ch]) bpf/build.py
 	@$(PYTHON) bpf/build.py
+
+$(LIBRARIES) &: bpf/libraries.py
+	@$(PYTHON) bpf/libraries.py
+	@touch -c $(LIBRARIES)
 
 test: venv ## every test that this machine can run but `kernels`; what it cannot is skipped with the reason
 	@test "$$(id -u)" -ne 0 || ! command -v apt-get >/dev/null || $(BIN)/python -m tests.lab build || \

@@ -9,13 +9,14 @@ from setuptools.command.sdist import sdist
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from bpf import build
+from bpf import build, libraries
 
 
 def compile_bpf() -> None:
-    """Compile; say on stderr why not, where nothing was."""
-    if problem := build.build():
-        print(problem, file=sys.stderr)
+    """Compile, and fetch what they are loaded by; say on stderr why not, where nothing was."""
+    for problem in (build.build(), libraries.fetch()):
+        if problem:
+            print(problem, file=sys.stderr)
 
 
 class BuildPy(build_py):

@@ -56,5 +56,8 @@ def build(to: Path = BUILT) -> str:
 
 
 if __name__ == "__main__":
-    if problem := build():
-        print(problem, file=sys.stderr)
+    from libraries import fetch
+
+    for problem in (build(), fetch()):
+        if problem:
+            print(problem, file=sys.stderr)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from kubectl_ebpfnet.cli.terminal import Progress
@@ -17,6 +19,7 @@ from kubectl_ebpfnet.model.protocol.questions import PodNamespace
 from kubectl_ebpfnet.model.protocol.tracing import SendRequest, TraceRequest
 from kubectl_ebpfnet.model.request import Further, PathRequest
 from kubectl_ebpfnet.model.trace import Sighting, Trace
+from kubectl_ebpfnet.parse import kube
 
 if TYPE_CHECKING:
     from kubectl_ebpfnet.active.trace import NodeLine, Sessions
@@ -65,8 +68,15 @@ class Plan:
     path: Path | None = None
 
 
-def plan_of_path(path: Path, bundle: Bundle, limits: Limits) -> Plan:
+def plan_of_path(
+    path: Path, limits: Limits, pods: Mapping[tuple[str, str], Pod] = MappingProxyType({})
+) -> Plan:
     """Return what is watched of the packets that `path` answers for.
+
+    Args:
+        path: what the tables say.
+        limits: when it ends, and what is sent.
+        pods: those at its ends, as far as they could be read (`pods_of`).
 
     Raises:
         ClusterError: neither end has an address, or nothing may be sent.
@@ -78,13 +88,20 @@ def plan_of_path(path: Path, bundle: Bundle, limits: Limits) -> Plan:
     if not nodes or not path.hops:
         raise ClusterError(f"{path.source.text}: its node is not known, so nothing can be watched")
     first = path.hops[0].packet.flow
+    sender = None
+    if limits.send and path.source.kind == "pod":
+        pod = pods.get((path.source.namespace, path.source.name))
+        if pod is None:
+            raise ClusterError(f"{path.source.text}: it could not be read, so nothing is sent")
+        sender = None if pod.host_network else namespace_of(pod)
+    known = tuple(namespace_of(pod) for pod in pods.values() if not pod.host_network)
     requests = {}
     for node in nodes:
         send = _send(first, limits) if limits.send and node == path.source.node else None
-        sender = _namespace(bundle, path) if send else None
         requests[node] = TraceRequest(
-            filters_of(path, node), seconds=limits.seconds + 60, send=send, sender=sender
-        )
+            filters_of(path, node), seconds=limits.seconds + 60, send=send,
+            sender=sender if send else None, pods=known,
+        )  # fmt: skip
     if limits.send and path.source.node not in requests:
         raise ClusterError("--send: the source is not in the cluster", hint="probe-lb sends so")
     return Plan(ends_of(path), first, nodes, requests, path)
@@ -100,16 +117,15 @@ def _send(flow: Flow, limits: Limits) -> SendRequest:
     )  # fmt: skip
 
 
-def _namespace(bundle: Bundle, path: Path) -> PodNamespace | None:
-    """Return the pod's namespace; None for the node's own, as of a pod with hostNetwork."""
-    if path.source.kind != "pod":
-        return None
-    from kubectl_ebpfnet.explain.views.cluster import ClusterView
-
-    for pod in ClusterView(bundle).kube.pods:
-        if (pod.namespace, pod.name) == (path.source.namespace, path.source.name):
-            return None if pod.host_network else namespace_of(pod)
-    raise ClusterError(f"pod {path.source.name} was not read")
+def pods_of(gatherer: Gatherer, path: Path) -> dict[tuple[str, str], Pod]:
+    """Return the pods at both ends, with their containers' ids, which records leave out."""
+    found: dict[tuple[str, str], Pod] = {}
+    for end in (path.source, path.destination):
+        if end.kind == "pod":
+            key = end.namespace, end.name
+            with contextlib.suppress(ClusterError):
+                found[key] = kube.pod(gatherer.api.pod(*key))
+    return found
 
 
 def namespace_of(pod: Pod) -> PodNamespace:

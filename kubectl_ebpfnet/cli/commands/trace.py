@@ -181,7 +181,7 @@ def _from_capture(
 
     bundle = open_capture(capture)
     path, _ = walk.explained(asked.request_of("", global_flags.namespace or "default"), bundle)
-    plan = plan_of_path(path, bundle, replace(limits, send=False))
+    plan = plan_of_path(path, replace(limits, send=False))
     return from_bundle(plan, bundle, on_sighting), bundle
 
 
@@ -197,7 +197,7 @@ def _live(
     from pathlib import Path as File
 
     from kubectl_ebpfnet.capture.write import refuse_existing, write_bundle
-    from kubectl_ebpfnet.cli.trace_run import explained, plan_of_path, watch
+    from kubectl_ebpfnet.cli.trace_run import explained, plan_of_path, pods_of, watch
     from kubectl_ebpfnet.collect.gatherer import Gatherer
 
     if save:
@@ -213,7 +213,7 @@ def _live(
         with Gatherer(session, access, warn=progress.warn, progress=progress.show) as gatherer:
             gatherer.begin(timeout)
             path, bundle = explained(gatherer, asked.request_of("", session.namespace))
-            plan = plan_of_path(path, bundle, limits)
+            plan = plan_of_path(path, limits, pods_of(gatherer, path))
             if nodes.dry_run is not DryRun.NONE:
                 return _would(plan, bundle, progress, nodes.dry_run)
             trace, bundle = watch(gatherer, plan, bundle, limits, on_sighting, progress)

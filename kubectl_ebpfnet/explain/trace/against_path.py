@@ -69,7 +69,8 @@ def difference(path: Path, packets: Sequence[TracedPacket], verdict: Verdict) ->
         return _passed_a_drop(path, packets, verdict)
     for packet in (*forth, *(p for p in packets if p.direction is Direction.BACK)):
         lost = next((s for s in packet.sightings if s.lost is Lost.YES), None)
-        if packet.fate is Fate.DROPPED and lost is not None and path.verdict.let_through:
+        dropped = packet.fate is Fate.DROPPED and verdict is Verdict.DROPPED
+        if dropped and lost is not None and path.verdict.let_through:
             hop = next((h.number for h in path.hops if _is_at(h, lost)), 0)
             return Difference(
                 f"the tables let it through ({path.verdict}), and it was dropped: {packet.reason}",

@@ -26,8 +26,9 @@ _PARTS = {
     "pyroute2": ("",),
 }
 """Package → what of it runs on a node: files, and folders with all that is below."""
-_SUFFIXES = (".py",)
-"""What of a folder is sent. Not .pyc: these are of one version of Python."""
+_SUFFIXES = (".py", ".o", ".so")
+"""What of a folder is sent: sources; compiled BPF programs, which are the same for every kernel and
+processor, and what loads them (bpf/libraries.py). Not .pyc: these are of one version of Python."""
 _PACKAGE = Path(__file__).parents[2]
 _WHEN = (1980, 1, 1, 0, 0, 0)  # the oldest time that a zip can say: bytes depend on contents alone
 _FILE = 0o100644 << 16

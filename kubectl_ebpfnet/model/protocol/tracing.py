@@ -85,6 +85,8 @@ class TraceRequest:
         send: what to send from the namespace of `sender`; None to watch alone.
         sender: the namespace; None for the node's own, or that of `sender_pid`.
         sender_pid: a process in whose namespace to send, 0 for none.
+        pods: by whose containers a namespace is known to be a pod's, where the path of its cgroup
+            lacks the pod's uid (a kubelet without cgroupsPerQOS).
     """
 
     filters: tuple[PacketFilter, ...] = ()
@@ -100,3 +102,4 @@ class TraceRequest:
     send: SendRequest | None = None
     sender: PodNamespace | None = None
     sender_pid: int = 0
+    pods: tuple[PodNamespace, ...] = ()

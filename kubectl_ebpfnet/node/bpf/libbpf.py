@@ -1,6 +1,7 @@
 """libbpf.so.1 by ctypes: the functions that are called here, and what it prints.
 
-It is the system's (Debian's libbpf1).
+It is the system's (Debian's libbpf1), or the one that came with the node side: Debian 12's, with
+its libelf, for amd64 and arm64 (bpf/libraries.py).
 
 Sources: libbpf's libbpf.h (1.0 and later: a function that fails returns NULL or a negative errno,
 and sets errno), dlopen(3).
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import platform
 from ctypes import CFUNCTYPE, c_bool, c_char_p, c_int, c_size_t, c_uint32, c_void_p
 from pathlib import Path
 
@@ -74,14 +76,35 @@ def library() -> ctypes.CDLL:
     Raises:
         Unsupported: it is not here.
     """
-    try:
-        found = ctypes.CDLL("libbpf.so.1", use_errno=True)
-    except OSError as error:
-        raise Unsupported(
-            f"libbpf cannot be loaded: {error}", hint="on Debian, libbpf1 has it"
-        ) from None
+    found = _loaded()
     for name, (result, arguments) in _FUNCTIONS.items():
         function = getattr(found, name)
         function.restype, function.argtypes = result, arguments
     found.libbpf_set_print(_take)
     return found
+
+
+def _loaded() -> ctypes.CDLL:
+    try:
+        return ctypes.CDLL("libbpf.so.1", use_errno=True)
+    except OSError as error:
+        problem = error
+    machine = _MACHINES.get(platform.machine(), platform.machine())
+    libraries = [BUILT / f"{name}-{machine}.so" for name in ("libelf", "libbpf")]
+    if not all(path.exists() for path in libraries):
+        raise Unsupported(
+            f"libbpf cannot be loaded: {problem}, and none for {machine} came with this program",
+            hint="on Debian, libbpf1 has it",
+        )
+    try:
+        # libbpf finds the libelf that is loaded already, by its name (ld.so(8)).
+        ctypes.CDLL(str(libraries[0]), ctypes.RTLD_GLOBAL)
+        return ctypes.CDLL(str(libraries[1]), use_errno=True)
+    except OSError as error:
+        raise Unsupported(
+            f"libbpf cannot be loaded: {error}",
+            hint="it needs glibc 2.33 or later and zlib: an image of Debian 12, not of Alpine",
+        ) from None
+
+
+_MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}

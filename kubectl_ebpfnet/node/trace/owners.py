@@ -10,9 +10,11 @@ import contextlib
 import os
 import re
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from kubectl_ebpfnet.model.events import NamespaceOwner
+from kubectl_ebpfnet.model.protocol.questions import PodNamespace
 
 _PROC = Path("/proc")
 _POD_UID = re.compile(r"pod([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12})")
@@ -26,7 +28,9 @@ _MOST = 10_000
 class Owners:
     """Owners by inode; processes are looked through again where an inode is new."""
 
-    def __init__(self) -> None:
+    def __init__(self, pods: Iterable[PodNamespace] = ()) -> None:
+        """`pods` are known by their containers too."""
+        self._uids = {container: pod.uid for pod in pods for container in pod.containers}
         self._node = os.stat("/proc/self/ns/net").st_ino  # the pod is in the node's own
         self._known: dict[int, NamespaceOwner] = {}
         self._asked = -_AGAIN_SECONDS
@@ -77,11 +81,12 @@ class Owners:
             return NamespaceOwner(inode, node=True)
         groups = (_PROC / str(pid) / "cgroup").read_text(errors="replace")
         uid, container = _POD_UID.search(groups), _CONTAINER.search(groups)
+        name = container[0] if container else ""
         command = (_PROC / str(pid) / "comm").read_text(errors="replace").rstrip("\n")
         return NamespaceOwner(
             inode,
-            pod_uid=uid[1].replace("_", "-") if uid else "",
-            container=container[0] if container else "",
+            pod_uid=uid[1].replace("_", "-") if uid else self._uids.get(name, ""),
+            container=name,
             pid=pid,
             command=command,
         )

@@ -87,7 +87,7 @@ class _Session:
 
     def __init__(self, request: TraceRequest) -> None:
         self._request = request
-        self._owners = Owners()
+        self._owners = Owners(request.pods)
         self._named: set[NamespaceOwner] = set()
         self._out = bytearray()
         self._not_told = 0
