@@ -13,8 +13,10 @@ from kubectl_ebpfnet.cli.terminal import Progress
 from kubectl_ebpfnet.errors import ClusterError
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.dataclass import dataclass
+from kubectl_ebpfnet.model.events import Layers
 from kubectl_ebpfnet.model.evidence import Bundle, Record, bundle_of, node_place
 from kubectl_ebpfnet.model.net import ICMP, ICMPV6, SCTP, Flow
+from kubectl_ebpfnet.model.path import HopPlace
 from kubectl_ebpfnet.model.protocol.questions import PodNamespace
 from kubectl_ebpfnet.model.protocol.tracing import SendRequest, TraceRequest
 from kubectl_ebpfnet.model.request import Further, PathRequest
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 LINGER_SECONDS = 0.5
 """How long to look on after the last packet's outcome, for what is still on its way."""
 _READY_SECONDS = 15.0
+_HELD_SECONDS = 0.3
+"""Longer than a line takes from a node to here, and shorter than a person notices."""
 OnSighting = Callable[[Sighting, int, str], object]
 """Takes a sighting, the number of its packet, and what that is."""
 
@@ -118,13 +122,15 @@ def _send(flow: Flow, limits: Limits) -> SendRequest:
 
 
 def pods_of(gatherer: Gatherer, path: Path) -> dict[tuple[str, str], Pod]:
-    """Return the pods at both ends, with their containers' ids, which records leave out."""
+    """Return the pods of the way, with their containers' ids, which records leave out."""
+    ends = (path.source, path.destination)
+    names = {(end.namespace, end.name) for end in ends if end.kind == "pod"}
+    passed = (hop.where.partition("/") for hop in path.hops if hop.place is HopPlace.POD)
+    names |= {(namespace, name) for namespace, _, name in passed}
     found: dict[tuple[str, str], Pod] = {}
-    for end in (path.source, path.destination):
-        if end.kind == "pod":
-            key = end.namespace, end.name
-            with contextlib.suppress(ClusterError):
-                found[key] = kube.pod(gatherer.api.pod(*key))
+    for key in sorted(names):
+        with contextlib.suppress(ClusterError):
+            found[key] = kube.pod(gatherer.api.pod(*key))
     return found
 
 
@@ -169,17 +175,19 @@ def watch(
     if containers:
         progress.show("loading BPF programs")
         with Sessions(gatherer.session, containers, plan.requests) as sessions:
-            follow = partial(_follow, told, on_sighting)
+            held = _Held(partial(_follow, told, on_sighting))
+            follow = held.take
             try:
                 _until_ready(sessions, follow)
                 progress.show("")
                 sessions.go()
-                _until_done(sessions, follow, told, limits)
+                _until_done(sessions, follow, held.release, told, limits)
             except KeyboardInterrupt:
                 pass  # the end that the user chose: the answer follows
             sessions.stop()
             for each in sessions.lines(_READY_SECONDS):
                 follow(each)
+            held.release(everything=True)
             records = sessions.records()
     whole = bundle_of([*bundle.records, *records], bundle.source, bundle.note)
     return trace_of(told, plan.title, plan.flow, plan.nodes, plan.path), whole
@@ -192,6 +200,7 @@ def from_bundle(plan: Plan, bundle: Bundle, on_sighting: OnSighting) -> Trace:
     from kubectl_ebpfnet.parse import node_side
 
     told = _nothing_told(bundle)
+    held = _Held(partial(_follow, told, on_sighting))
     argv = q.TRACE.node_argv
     for node in plan.nodes:
         found = [r for r in bundle.at(node_place(node)) if r.argv[:2] == argv[:2]]
@@ -202,8 +211,38 @@ def from_bundle(plan: Plan, bundle: Bundle, on_sighting: OnSighting) -> Trace:
         if record.error:
             told.problems[node] = record.error
         for number, line in enumerate(node_side.facts(record.stdout.read(), record.argv), 1):
-            _follow(told, on_sighting, NodeLine(node, number, line))
+            held.take(NodeLine(node, number, line))
+    held.release(everything=True)
     return trace_of(told, plan.title, plan.flow, plan.nodes, plan.path)
+
+
+class _Held:
+    """Holds what nodes tell for a moment: their lines do not come in the order of their packets."""
+
+    def __init__(self, follow: Callable[[NodeLine], None]) -> None:
+        self._follow = follow
+        self._layers: dict[str, Layers] = {}
+        self._lines: list[tuple[int, float, NodeLine]] = []
+
+    def take(self, each: NodeLine) -> None:
+        """Take a line; hand on at once what is of no packet."""
+        line = each.line
+        if line is not None and line.layers is not None:
+            self._layers[each.node] = line.layers
+        if line is None or line.packet is None:
+            self._follow(each)
+            return
+        layers = self._layers.get(each.node, Layers(()))
+        at = line.packet.time_ns - layers.time_ns + layers.wall_ns
+        self._lines.append((at, time.monotonic(), each))
+
+    def release(self, *, everything: bool = False) -> None:
+        """Hand on what was held long enough, the oldest packet first."""
+        old = time.monotonic() - (0 if everything else _HELD_SECONDS)
+        now = [entry for entry in self._lines if entry[1] <= old]
+        self._lines = [entry for entry in self._lines if entry[1] > old]
+        for _, _, each in sorted(now, key=lambda entry: entry[0]):
+            self._follow(each)
 
 
 def _nothing_told(bundle: Bundle) -> Told:
@@ -233,7 +272,11 @@ def _until_ready(sessions: Sessions, follow: Callable[[NodeLine], None]) -> None
 
 
 def _until_done(
-    sessions: Sessions, follow: Callable[[NodeLine], None], told: Told, limits: Limits
+    sessions: Sessions,
+    follow: Callable[[NodeLine], None],
+    release: Callable[[], None],
+    told: Told,
+    limits: Limits,
 ) -> None:
     """Follow until the limits; then for LINGER_SECONDS more."""
     until = time.monotonic() + limits.seconds
@@ -241,6 +284,7 @@ def _until_done(
     while sessions.running and time.monotonic() < until:
         for each in sessions.next_lines(0.1):
             follow(each)
+        release()
         if not done and limits.count is not None and _count(told, limits) >= limits.count:
             done, until = True, min(until, time.monotonic() + LINGER_SECONDS)
 

@@ -25,6 +25,8 @@ class Fate(StrEnum):
 
     DELIVERED = "delivered"
     """A process, or the kernel's own answer to it, took it."""
+    ARRIVED = "arrived"
+    """It was received where its other end is; what a socket does with it has no tracepoint."""
     LEFT = "left"
     """It was last seen as it left a node for a place that is not watched."""
     DROPPED = "dropped"

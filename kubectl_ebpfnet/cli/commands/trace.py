@@ -10,6 +10,7 @@ from typer import Option
 from kubectl_ebpfnet.cli import arguments, flags, path_arguments
 from kubectl_ebpfnet.cli.agreement import agreement
 from kubectl_ebpfnet.cli.help import CommandText
+from kubectl_ebpfnet.cli.object_words import shown
 from kubectl_ebpfnet.cli.sources import connect, open_capture
 from kubectl_ebpfnet.cli.terminal import Progress, emit, width
 from kubectl_ebpfnet.cli.terminal import view_of as terminal_view
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _FORMATS = ("table", "wide", "events", "json", "yaml")
 _SECONDS = "30s"
+_MOST = 100_000
 TEXT = CommandText(
     usage="SOURCE DESTINATION[:PORT][/PROTOCOL] [flags]",
     summary="Follow packets as they pass, on every node of their way.",
@@ -62,15 +64,15 @@ def run(
     ] = "table",
     send: Annotated[bool, Option("--send", help="Send the packets, from the source")] = False,
     count: Annotated[
-        int,
+        str,
         Option(
             "-c",
             "--count",
             metavar="N",
-            help="End after so many packets; of --send: send so many (default 1)",
+            help="End after so many packets; with --send, send so many (default 1)",
             show_default=False,
         ),
-    ] = 0,
+    ] = "",
     interval: Annotated[
         str, Option("--interval", metavar="TIME", help="Of --send: between two packets")
     ] = "1s",
@@ -106,30 +108,31 @@ def run(
 
     if output not in _FORMATS:
         raise UsageError(f"-o {output!r}: no such format", hint=f"one of: {', '.join(_FORMATS)}")
-    if count < 0:
-        raise UsageError("-c takes a number of packets", hint="e.g. -c 3")
+    if count and not (count.isascii() and count.isdigit() and 0 < int(count[:9]) <= _MOST):
+        raise UsageError(f"-c {shown(count)}: not a number from 1 to {_MOST}", hint="e.g. -c 3")
     asked = path_arguments.question(
         source, destination, protocol, to_namespace, ipv4=ipv4, ipv6=ipv6, size="", via="",
         selector="", all_pods=False,
     )  # fmt: skip
     limits = Limits(
         arguments.duration(seconds, "--for") or 24 * 3600.0,
-        count or (1 if send else None), send, arguments.duration(interval, "--interval") or 0.0,
+        int(count) if count else 1 if send else None,
+        send, arguments.duration(interval, "--interval") or 0.0,
         payload=payload,
     )  # fmt: skip
     view = terminal_view(width(), colored, global_flags.verbosity)
-    shown = _Shown(output, view)
+    printed = _Shown(output, view)
     if asked.sender is not None:
         global_flags = global_flags.within(asked.sender.namespace, asked.sender.text)
     with global_flags.progress() as progress:
         if capture:
-            trace, bundle = _from_capture(asked, capture, global_flags, limits, shown.sighting)
+            trace, bundle = _from_capture(asked, capture, global_flags, limits, printed.sighting)
         else:
             trace, bundle = _live(
-                asked, global_flags, limits, shown.sighting, progress,
+                asked, global_flags, limits, printed.sighting, progress,
                 arguments.duration(timeout, "--timeout"), save,
             )  # fmt: skip
-    emit(shown.answer(trace, bundle))
+    emit(printed.answer(trace, bundle))
     from kubectl_ebpfnet.cli.trace_run import EXIT
 
     return EXIT.get(trace.verdict, 0)

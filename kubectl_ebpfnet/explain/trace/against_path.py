@@ -30,16 +30,18 @@ def seen_hops(
     for back, hops in ((False, path.hops), (True, path.answer.hops if path.answer else ())):
         wanted = Direction.BACK if back else Direction.FORTH
         sightings = [s for p in packets if p.direction is wanted for s in p.sightings]
-        found += (SeenHop(h.number, back, _seen(h, sightings, watched)) for h in hops)
+        found += (SeenHop(h.number, back, _seen(h, sightings, watched, back=back)) for h in hops)
     return tuple(found)
 
 
-def _seen(hop: Hop, sightings: Sequence[Sighting], watched: set[str]) -> bool | None:
+def _seen(hop: Hop, sightings: Sequence[Sighting], watched: set[str], *, back: bool) -> bool | None:
     if hop.place not in (HopPlace.POD, HopPlace.NODE, HopPlace.CILIUM) or hop.node not in watched:
         return None
     if hop.drops:
         return any(_is_at(hop, s) and s.lost is Lost.YES for s in sightings)
-    return any(_is_at(hop, s) and _same(hop.packet.flow, s.event.flow) for s in sightings)
+    return any(
+        _is_at(hop, s) and _same(hop.packet.flow, s.event.flow, back=back) for s in sightings
+    )
 
 
 def _is_at(hop: Hop, sighting: Sighting) -> bool:
@@ -52,14 +54,16 @@ def _pod_name(owner: Owner) -> str:
     return f"{owner.namespace}/{owner.name}" if owner.kind == "pod" else ""
 
 
-def _same(said: Flow, seen: Flow | None) -> bool:
-    """Whether a flow may be the one that is said: a port that is not known is any."""
+def _same(said: Flow, seen: Flow | None, *, back: bool) -> bool:
+    """Whether a flow is the one that is said, whatever port the client takes: the walk may have
+    that of an earlier connection."""
     if seen is None or said.protocol != seen.protocol:
         return False
-    ports = ((said.source_port, seen.source_port), (said.destination_port, seen.destination_port))
     if (said.source, said.destination) != (seen.source, seen.destination):
         return False
-    return all(a is None or b is None or a == b for a, b in ports)
+    one, other = (said.source_port, seen.source_port) if back else (
+        said.destination_port, seen.destination_port)  # fmt: skip
+    return one is None or other is None or one == other
 
 
 def difference(path: Path, packets: Sequence[TracedPacket], verdict: Verdict) -> Difference | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from kubectl_ebpfnet.explain.trace import words
 from kubectl_ebpfnet.explain.trace.against_path import difference, seen_hops
-from kubectl_ebpfnet.explain.trace.fate import came_home, fate, place_name
+from kubectl_ebpfnet.explain.trace.fate import SENT, fate, place_name
 from kubectl_ebpfnet.explain.trace.follow import Follower, OwnerOf
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.events import (
@@ -126,9 +126,18 @@ def _watched(told: Told, node: str) -> Watched:
 
 
 def _packets(follower: Follower, *, missing: bool) -> Iterable[TracedPacket]:
-    for each in follower.packets:
-        sightings = each.ordered()
-        outcome, reason = fate(sightings, missing=missing)
+    ordered = [(each, each.ordered(follower.clocks)) for each in follower.packets]
+    senders: dict[Direction, set[Owner]] = {direction: set() for direction in Direction}
+    for each, sightings in ordered:
+        if sightings[0].event.place in SENT:
+            senders[each.direction].add(sightings[0].owner)
+    ends = {
+        Direction.FORTH: frozenset(senders[Direction.BACK]),
+        Direction.BACK: frozenset(senders[Direction.FORTH]),
+        Direction.NONE: frozenset[Owner](),
+    }
+    for each, sightings in ordered:
+        outcome, reason = fate(sightings, ends[each.direction], missing=missing)
         yield TracedPacket(each.number, each.direction, each.what, sightings, outcome, reason)
 
 
@@ -154,7 +163,7 @@ def _verdict(
     last = ends[-1]
     if unwatched:
         return Verdict.UNKNOWN, f"{last.reason or 'it was taken'}; not watched: {unwatched[0]}"
-    if last.fate is Fate.DELIVERED:
+    if last.fate in (Fate.DELIVERED, Fate.ARRIVED):
         return (
             Verdict.REACHABLE,
             f"it was taken at {place_name(last.sightings[-1])}; no answer was seen",
@@ -192,10 +201,7 @@ def _answered(
     forth: Sequence[TracedPacket], back: Sequence[TracedPacket]
 ) -> tuple[Verdict, str] | None:
     """The verdict by answers that came home; None where none did."""
-    home = forth[0].sightings[0].owner if forth else Owner()
-    answers = [
-        each for each in back if each.fate is Fate.DELIVERED or came_home(each.sightings, home)
-    ]
+    answers = [each for each in back if each.fate in (Fate.DELIVERED, Fate.ARRIVED)]
     good = [each for each in answers if words.is_answer(each.sightings[0].event)]
     if good:
         lost = sum(each.fate is Fate.DROPPED for each in forth)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from kubectl_ebpfnet.explain.trace import words
-from kubectl_ebpfnet.model.events import Direction, Place
+from kubectl_ebpfnet.model.events import Place
 from kubectl_ebpfnet.model.trace import Fate, Lost, Owner, Sighting
 
-_SENT = (Place.QUEUE, Place.XMIT)
+SENT = (Place.QUEUE, Place.XMIT)
+"""A packet that is seen there first is sent there."""
+_RECEIVED = (Place.NETIF_RX, Place.GRO, Place.RECEIVE)
 _TAKEN = (
     "tcp_", "udp_", "udpv6_", "icmp_rcv", "icmpv6_rcv", "raw_recvmsg", "rawv6_recvmsg",
     "ping_recvmsg", "skb_consume_udp", "sctp_",
@@ -38,11 +40,14 @@ def is_taken(sighting: Sighting) -> bool:
     return event.place is Place.CONSUME and (bool(event.pid) or event.where.startswith(_TAKEN))
 
 
-def fate(sightings: tuple[Sighting, ...], *, missing: bool) -> tuple[Fate, str]:
-    """Return what became of a packet, and why: "" for one that was delivered.
+def fate(
+    sightings: tuple[Sighting, ...], ends: frozenset[Owner], *, missing: bool
+) -> tuple[Fate, str]:
+    """Return what became of a packet, and why: "" for one that was delivered or arrived.
 
     Args:
         sightings: at least one, in the order of time.
+        ends: who sends packets of the other direction: where this one is to arrive.
         missing: events are missing, so that silence says nothing.
     """
     if any(is_taken(each) for each in sightings):
@@ -54,19 +59,13 @@ def fate(sightings: tuple[Sighting, ...], *, missing: bool) -> tuple[Fate, str]:
         if each.lost is Lost.UNDECIDED:
             why = f"a buffer with it was dropped at {place_name(each)}: {words.why(each.event)}"
             return Fate.UNKNOWN, f"{why}; {each.note}"
+    if last.event.place in _RECEIVED and last.owner.kind and last.owner in ends:
+        return Fate.ARRIVED, ""
     if missing:
         return Fate.UNKNOWN, f"it was last seen at {place_name(last)}, and events are missing"
-    if last.event.place in _SENT and last.owner.kind == "node":
+    if last.event.place in SENT and last.owner.kind == "node":
         return Fate.LEFT, f"it left by {place_name(last)}"
     silent = f"it was last seen at {place_name(last)}"
     if last.event.place is Place.RECEIVE and last.owner.kind in ("pod", "process"):
         return Fate.LAST_SEEN, f"{silent}; what a socket there does with it was not seen"
     return Fate.LAST_SEEN, f"{silent}, and no drop was told"
-
-
-def came_home(sightings: tuple[Sighting, ...], home: Owner) -> bool:
-    """Tell whether a packet that goes back was received where the first one was sent."""
-    if not home.kind or sightings[0].event.direction is not Direction.BACK:
-        return False
-    arrivals = (Place.RECEIVE, Place.DELIVER, Place.CONSUME)
-    return any(each.owner == home and each.event.place in arrivals for each in sightings)

@@ -1,9 +1,10 @@
 """Join what nodes tell into packets: the same fingerprint is the same packet, at all places and
 nodes. Works on lines as they come, and on those of a record alike.
 
-A node's clock orders what it saw itself. Between nodes nothing does: where their clocks agree to
-CLOCK_SECONDS they are taken, else the time since each began to watch, and a packet is never seen on
-the next node before it left the last one.
+A node's clock orders what it saw itself. Between nodes the packets do: one with a smaller TTL comes
+later (RFC 791, 3.2), so the packets of both directions tell how much a node's clock is ahead of the
+first node's (`clocks.py`). Until then clocks are taken where they agree to CLOCK_SECONDS, else the
+time since each node began to watch.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from kubectl_ebpfnet.explain.trace import words
+from kubectl_ebpfnet.explain.trace.clocks import Clocks
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.events import (
     Copies,
@@ -51,9 +53,10 @@ class Followed:
     what: str
     sightings: list[Sighting]
 
-    def ordered(self) -> tuple[Sighting, ...]:
+    def ordered(self, clocks: Clocks) -> tuple[Sighting, ...]:
         """Return the sightings in the order of time, each with whether something changed."""
-        ordered = sorted(self.sightings, key=lambda s: s.seconds)
+        timed = (replace(s, seconds=s.seconds + clocks.of(s.node)) for s in self.sightings)
+        ordered = sorted(timed, key=lambda s: s.seconds)
         shown, before = [], None
         for sighting in ordered:
             now = _addresses(sighting.event)
@@ -70,7 +73,7 @@ class Follower:
         self._owner_of = owner_of
         self._owners: dict[tuple[str, int], Owner] = {}
         self._layers: dict[str, Layers] = {}
-        self._shift: dict[str, float] = {}
+        self.clocks = Clocks()
         self._zero: int | None = None
         self._open: dict[tuple[int, Direction], Followed] = {}
         self._visited: dict[int, set[tuple[object, ...]]] = {}
@@ -102,20 +105,14 @@ class Follower:
         if packet is None:
             self.not_kept += 1
             return Sighting(node, seconds, event, owner, True, *_lost(event), None, number)
-        if packet.sightings and packet.sightings[-1].node != node:
-            before = packet.sightings[-1].seconds
-            if seconds < before:
-                self._shift[node] = self._shift.get(node, 0.0) + before - seconds
-                seconds = before
         now = _addresses(event)
         last = self._last.get(packet.number)
-        lost, note = _lost(event)
-        sighting = Sighting(
-            node, seconds, event, owner, now is not None and now != last, lost, note, None, number
-        )
+        changed = now is not None and now != last
+        sighting = Sighting(node, seconds, event, owner, changed, *_lost(event), None, number)
         self._last[packet.number] = now or last
         packet.sightings.append(sighting)
-        return sighting
+        self.clocks.learn(packet.sightings)
+        return replace(sighting, seconds=seconds + self.clocks.of(node))
 
     def number_of(self, sighting: Sighting) -> int:
         """Return the number of the packet that a sighting is of; 0 for one that is not kept."""
@@ -129,7 +126,7 @@ class Follower:
         at = event.time_ns - layers.time_ns + wall
         if self._zero is None:
             self._zero = min(walls) if wall else 0
-        return max(0.0, (at - self._zero) / 1e9 + self._shift.get(node, 0.0))
+        return (at - self._zero) / 1e9
 
     def _packet(self, node: str, event: PacketEvent, seconds: float) -> Followed | None:
         key = (event.fingerprint, event.direction)
