@@ -14,6 +14,8 @@ from kubectl_ebpfnet.capture import zip as zip_bundle
 from kubectl_ebpfnet.errors import BundleError
 from kubectl_ebpfnet.model.evidence import Record, now
 
+_DESCRIPTORS = Path("/proc/self/fd")
+
 
 def write_bundle(
     path: str | os.PathLike[str],
@@ -45,7 +47,8 @@ def write_bundle(
         with _temporary_beside(target) as (handle, temporary):
             with os.fdopen(handle, "w+b") as file:
                 count = write_into(file, records, note, created=created)
-            _move_into_place(temporary, target, overwrite)
+                file.flush()
+                _move_into_place(temporary, target, overwrite)
         return count
     except FileExistsError:
         raise _exists(target) from None
@@ -80,6 +83,9 @@ def write_into(
 
 
 def _move_into_place(temporary: Path, target: Path, overwrite: bool) -> None:
+    if temporary.parent == _DESCRIPTORS:
+        _name(temporary, target, overwrite)
+        return
     if not overwrite:
         try:
             os.link(temporary, target)  # unlike a rename, a link never replaces
@@ -93,10 +99,36 @@ def _move_into_place(temporary: Path, target: Path, overwrite: bool) -> None:
     temporary.replace(target)
 
 
+def _name(unnamed: Path, target: Path, overwrite: bool) -> None:
+    """Give a file without a name its own (open(2), O_TMPFILE)."""
+    root = os.open("/", os.O_RDONLY)  # a descriptor makes it linkat(2), which follows the link
+    try:
+        try:
+            os.link(unnamed, target, src_dir_fd=root)
+        except FileExistsError:
+            if not overwrite:
+                raise
+            beside = target.with_name(f".{target.name}.{os.getpid()}.part")
+            os.link(unnamed, beside, src_dir_fd=root)
+            beside.replace(target)
+    finally:
+        os.close(root)
+
+
 @contextmanager
 def _temporary_beside(path: Path) -> Iterator[tuple[int, Path]]:
-    """Make a temporary file in the same folder; remove it at the end of the block."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    """Make a temporary file in the same folder; remove it at the end of the block.
+
+    Where the system can, it has no name until it is whole: a run that is killed leaves nothing.
+    """
+    try:
+        # Linux alone has this flag, and not every file system takes it.
+        handle = os.open(path.parent, getattr(os, "O_TMPFILE") | os.O_RDWR, 0o600)  # noqa: B009
+    except (AttributeError, OSError):
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    else:
+        yield handle, _DESCRIPTORS / str(handle)
+        return
     try:
         yield handle, Path(name)
     finally:

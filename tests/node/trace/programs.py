@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import platform
 import subprocess
 from pathlib import Path
 
 from bpf import build
+from kubectl_ebpfnet.node.trace.packets import PROGRAMS
 
 _SOURCE = Path(__file__).with_name("programs.bpf.c")
 
@@ -36,3 +38,11 @@ def compile_to(source: Path, made: Path, *, ours: bool = False) -> None:
     headers = build.HERE if ours else f"/usr/include/{platform.machine()}-linux-gnu"
     argv = ("clang", "-target", "bpf", "-O2", "-g", f"-I{headers}", "-c", source, "-o", made)
     subprocess.run(argv, check=True)
+
+
+def loaded() -> set[int]:
+    """Ids of loaded programs with the names of ours, by bpftool."""
+    argv = ("bpftool", "-j", "prog", "show")
+    printed = subprocess.run(argv, capture_output=True, check=True).stdout
+    shown = [each for each in json.loads(printed) if each["type"] == "tracing"]
+    return {each["id"] for each in shown if each.get("name") in PROGRAMS}

@@ -63,8 +63,21 @@ def without_kubelet(node: Node) -> Iterator[None]:
         wait_for(lambda: not _kubelet(node), f"the end of {node.name}'s kubelet", 10)
         yield
     finally:
+        again = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         start_kubelet(node, argv)
         wait_for(lambda: _answers(node), f"{node.name}'s kubelet", 60)
+        # It first says that the node is not ready, and nothing is started there until it says more.
+        wait_for(lambda: _is_ready(node, again), f"{node.name}", 60)
+
+
+def _is_ready(node: Node, since: str) -> bool:
+    return any(
+        condition["status"] == "True" and condition["lastHeartbeatTime"] > since
+        for each in get("nodes")
+        if each["metadata"]["name"] == node.name
+        for condition in each["status"]["conditions"]
+        if condition["type"] == "Ready"
+    )
 
 
 def start_kubelet(node: Node, argv: list[str]) -> None:
