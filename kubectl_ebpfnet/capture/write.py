@@ -44,11 +44,13 @@ def write_bundle(
     if not overwrite:
         refuse_existing(target)
     try:
-        with _temporary_beside(target) as (handle, temporary):
-            with os.fdopen(handle, "w+b") as file:
-                count = write_into(file, records, note, created=created)
-                file.flush()
-                _move_into_place(temporary, target, overwrite)
+        with (
+            _temporary_beside(target) as (handle, temporary),
+            os.fdopen(handle, "w+b") as file,
+        ):
+            count = write_into(file, records, note, created=created)
+            file.flush()
+            _move_into_place(temporary, target, overwrite)
         return count
     except FileExistsError:
         raise _exists(target) from None

@@ -1,4 +1,4 @@
-"""`kubectl ebpfnet trace` in the lab: real packets, seen by BPF programs on the nodes of their way."""
+"""`kubectl ebpfnet trace` in the lab: real packets, seen by BPF programs on their nodes."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ WORLD = f"{WORLD_ADDRESS}:80"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _node_pods(our_lab: Lab) -> Iterator[None]:
+def _node_pods(lab: Lab) -> Iterator[None]:
     """Node pods that all traces here use."""
-    with kept_node_pods(our_lab, WORLD, "pod/client3:8080"):
+    with kept_node_pods(lab, WORLD, "pod/client2:8080", "pod/client3:8080"):
         yield
-    wait_for_no_node_pods(our_lab)
+    wait_for_no_node_pods(lab)
 
 
 def traced(lab: Lab, *words: str) -> tuple[int, dict[str, Any]]:
