@@ -1,0 +1,57 @@
+"""The answer to recordings of real traffic: what becomes of it, where and why."""
+
+from __future__ import annotations
+
+import pytest
+
+from kubectl_ebpfnet.model.events import Direction
+from kubectl_ebpfnet.model.path import Verdict
+from kubectl_ebpfnet.model.trace import Fate
+from tests.explain.trace.record import SCENARIOS
+from tests.explain.trace.replay import DATA, answer, lines_of
+
+DELIVERED = (
+    "plain_icmp", "plain_tcp", "plain_udp", "masquerade_udp", "masquerade_tcp", "vxlan",
+    "tcp_syn_lost_once",
+)  # fmt: skip
+DROPPED = {
+    "netfilter": ("a rule of netfilter", "c0 of node router"),
+    "netfilter_answer": ("the answer is dropped: a rule of netfilter", "s0 of node router"),
+    "netfilter_answer_icmp": ("the answer is dropped: a rule of netfilter", "s0 of node router"),
+    "netfilter_half": ("2 of 4 answered; a rule of netfilter", "c0 of node router"),
+    "tc_ingress": ("at tc or tcx ingress drops it", "c0 of node router"),
+    "tc_egress": ("at tc or tcx egress drops it", "s0 of node router"),
+    "xdp": ("do_xdp_generic", "eth0 of pod default/server"),
+    "closed_udp": ("nothing listens there", "eth0 of pod default/server"),
+    "closed_tcp": ("nothing listens there", "eth0 of pod default/server"),
+    "blackhole": ("ip_error", "c0 of node router"),
+    "unreachable": ("ip_error", "c0 of node router"),
+    "wrong_mac": ("meant for another one", "eth0 of pod default/server"),
+    "rp_filter": ("rp_filter", "c0 of node router"),
+    "mtu": ("larger than the MTU", "c0 of node router"),
+}
+
+
+def test_each_recording_is_asked_for() -> None:
+    recorded = {path.stem for path in DATA.glob("*.jsonl")}
+    assert recorded == set(SCENARIOS) == {*DELIVERED, *DROPPED, "neighbour"}
+
+
+@pytest.mark.parametrize("name", DELIVERED)
+def test_what_is_answered_is_delivered(name: str) -> None:
+    trace = answer(lines_of(name))
+    assert trace.verdict is Verdict.DELIVERED, trace.reason
+    dropped = [p.what for p in trace.packets if p.fate is Fate.DROPPED]
+    assert dropped == (["SYN"] if name == "tcp_syn_lost_once" else [])
+
+
+@pytest.mark.parametrize("name", DROPPED)
+def test_a_loss_has_its_place_and_reason(name: str) -> None:
+    trace = answer(lines_of(name))
+    assert trace.verdict is Verdict.DROPPED
+    for part in DROPPED[name]:
+        assert part in trace.reason
+    lost = [p for p in trace.packets if p.fate is Fate.DROPPED]
+    assert len(lost) == (1 if name == "mtu" else 2)
+    back = "answer" in name
+    assert {p.direction for p in lost} == {Direction.BACK if back else Direction.FORTH}
