@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from kubectl_ebpfnet.explain.trace import words
 from kubectl_ebpfnet.explain.trace.against_path import difference, seen_hops
-from kubectl_ebpfnet.explain.trace.fate import SENT, fate, place_name
+from kubectl_ebpfnet.explain.trace.fate import SENT, fate, place_name, settled
 from kubectl_ebpfnet.explain.trace.follow import Follower, OwnerOf
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.events import (
@@ -92,7 +92,7 @@ def trace_of(
         path: what the tables say.
     """
     watched = tuple(_watched(told, node) for node in nodes)
-    missing = any(each.losses.all for each in watched)
+    missing = any(each.losses.all or each.problem for each in watched)
     packets = tuple(_packets(told.follower, missing=missing))
     sent = tuple(sorted(told.sent, key=lambda each: each.number))
     verdict, reason = _verdict(packets, sent, watched)
@@ -126,10 +126,15 @@ def _watched(told: Told, node: str) -> Watched:
 
 
 def _packets(follower: Follower, *, missing: bool) -> Iterable[TracedPacket]:
-    ordered = [(each, each.ordered(follower.clocks)) for each in follower.packets]
+    ordered = [
+        (each, settled(each.ordered(follower.clocks), missing=missing))
+        for each in follower.packets
+    ]  # fmt: skip
     senders: dict[Direction, set[Owner]] = {direction: set() for direction in Direction}
     for each, sightings in ordered:
-        if sightings[0].event.place in SENT:
+        first = sightings[0].event
+        # A RST or an ICMP error may be of a router or filter on the way.
+        if first.place in SENT and not first.icmp_error and not first.tcp_flags & RST:
             senders[each.direction].add(sightings[0].owner)
     ends = {
         Direction.FORTH: frozenset(senders[Direction.BACK]),

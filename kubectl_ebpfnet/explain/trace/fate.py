@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from kubectl_ebpfnet.explain.trace import words
-from kubectl_ebpfnet.model.events import Place
+from dataclasses import replace
+
+from kubectl_ebpfnet.explain.trace import reasons, words
+from kubectl_ebpfnet.model.events import Copies, Place
 from kubectl_ebpfnet.model.trace import Fate, Lost, Owner, Sighting
 
 SENT = (Place.QUEUE, Place.XMIT)
 """A packet that is seen there first is sent there."""
 _RECEIVED = (Place.NETIF_RX, Place.GRO, Place.RECEIVE)
+_ENDS = (Place.DROP, Place.CONSUME, Place.DELIVER)
+_TAPS = ("packet_recvmsg", "packet_rcv", "tpacket_rcv")
+"""What packet sockets read with (net/packet/af_packet.c)."""
 _TAKEN = (
     "tcp_", "udp_", "udpv6_", "icmp_rcv", "icmpv6_rcv", "raw_recvmsg", "rawv6_recvmsg",
     "ping_recvmsg", "skb_consume_udp", "sctp_",
@@ -37,7 +42,48 @@ def is_taken(sighting: Sighting) -> bool:
     event = sighting.event
     if event.place is Place.DELIVER:
         return True
-    return event.place is Place.CONSUME and (bool(event.pid) or event.where.startswith(_TAKEN))
+    # The process of any other end is whoever runs as the buffer is freed (skb_defer_free_flush).
+    return event.place is Place.CONSUME and event.where.startswith(_TAKEN)
+
+
+def settled(sightings: tuple[Sighting, ...], *, missing: bool) -> tuple[Sighting, ...]:
+    """Return a packet's sightings with what is known of its drops once all are there.
+
+    A drop is no loss where the packet is seen behind it, or taken elsewhere. One of a copy is a
+    loss where it comes before any socket and the packet is seen nowhere behind it: what a tap has
+    of it goes nowhere.
+
+    Args:
+        sightings: in the order of time.
+        missing: events are missing, so that silence says nothing.
+    """
+    return tuple(_settled(each, sightings, missing=missing) for each in sightings)
+
+
+def _settled(drop: Sighting, sightings: tuple[Sighting, ...], *, missing: bool) -> Sighting:
+    if drop.event.place is not Place.DROP or drop.event.reason in words.NO_LOSS:
+        return drop
+    if any(_is_behind(each, drop, sightings) for each in sightings):
+        if drop.lost is Lost.YES:
+            return replace(drop, lost=Lost.UNDECIDED, note="it, or one like it, is seen behind it")
+        return drop
+    final = reasons.of(drop.event).final
+    if final and drop.event.copies is not Copies.NONE and not missing:
+        return replace(drop, lost=Lost.YES, note="a copy of it was seen nowhere behind it")
+    return drop
+
+
+def _is_behind(other: Sighting, drop: Sighting, sightings: tuple[Sighting, ...]) -> bool:
+    if is_taken(other):
+        if _is_tap(other, sightings):
+            return False
+        here = (other.node, other.event.netns) == (drop.node, drop.event.netns)
+        return not (here and reasons.of(drop.event).final)
+    if other.event.place in _ENDS:
+        return False
+    if other.node == drop.node:
+        return other.event.time_ns > drop.event.time_ns
+    return 0 < other.event.ttl < drop.event.ttl
 
 
 def fate(
@@ -46,21 +92,23 @@ def fate(
     """Return what became of a packet, and why: "" for one that was delivered or arrived.
 
     Args:
-        sightings: at least one, in the order of time.
-        ends: who sends packets of the other direction: where this one is to arrive.
+        sightings: at least one, in the order of time, settled.
+        ends: who sends answers to this direction: where this one is to arrive.
         missing: events are missing, so that silence says nothing.
     """
-    if any(is_taken(each) for each in sightings):
+    lost = next((each for each in reversed(sightings) if each.lost is Lost.YES), None)
+    if lost is not None:
+        return Fate.DROPPED, f"{words.why(lost.event)}, at {place_name(lost)}"
+    if any(is_taken(each) and not _is_tap(each, sightings) for each in sightings):
         return Fate.DELIVERED, ""
-    last = sightings[-1]
+    places = [each for each in sightings if each.event.place not in _ENDS]
+    last = places[-1] if places else sightings[-1]
+    if last.event.place in _RECEIVED and last.owner.kind and last.owner in ends:
+        return Fate.ARRIVED, ""
     for each in reversed(sightings):
-        if each.lost is Lost.YES:
-            return Fate.DROPPED, f"{words.why(each.event)}, at {place_name(each)}"
         if each.lost is Lost.UNDECIDED:
             why = f"a buffer with it was dropped at {place_name(each)}: {words.why(each.event)}"
             return Fate.UNKNOWN, f"{why}; {each.note}"
-    if last.event.place in _RECEIVED and last.owner.kind and last.owner in ends:
-        return Fate.ARRIVED, ""
     if missing:
         return Fate.UNKNOWN, f"it was last seen at {place_name(last)}, and events are missing"
     if last.event.place in SENT and last.owner.kind == "node":
@@ -69,3 +117,15 @@ def fate(
     if last.event.place is Place.RECEIVE and last.owner.kind in ("pod", "process"):
         return Fate.LAST_SEEN, f"{silent}; what a socket there does with it was not seen"
     return Fate.LAST_SEEN, f"{silent}, and no drop was told"
+
+
+def _is_tap(reader: Sighting, sightings: tuple[Sighting, ...]) -> bool:
+    """Whether who reads the packet may be a packet socket (tcpdump): it goes on from there, or is
+    dropped there before any socket."""
+    if reader.event.place is not Place.DELIVER:
+        return False
+    here = (reader.node, reader.event.netns)
+    same = [each.event for each in sightings if (each.node, each.event.netns) == here]
+    return any(
+        each.place in SENT or (each.place is Place.DROP and reasons.of(each).final) for each in same
+    )

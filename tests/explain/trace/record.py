@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.net import ICMP, TCP, UDP
 from kubectl_ebpfnet.model.protocol import codec
 from kubectl_ebpfnet.model.protocol.tracing import PacketFilter, SendRequest, TraceRequest
+from kubectl_ebpfnet.node.host import netns
 from tests.node.trace import lan, programs
 
 DATA = Path(__file__).with_name("data")
@@ -32,7 +35,8 @@ _VXLAN = "ip link add t0 type vxlan id 42 remote 10.4.0.{other} dstport 8472"
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What is set up, as (node, command) before and after, and what is sent."""
+    """What is set up, as (node, command) before and after, and what is sent; on which node a packet
+    socket reads copies."""
 
     before: tuple[tuple[str, str], ...] = ()
     after: tuple[tuple[str, str], ...] = ()
@@ -42,6 +46,7 @@ class Scenario:
     count: int = 2
     size: int = 20
     linger: float = 0.3
+    tap: str = ""
 
 
 def _nat() -> str:
@@ -100,6 +105,11 @@ SCENARIOS: dict[str, Scenario] = {
         port=None,
     ),
     "netfilter": Scenario(nft=_filter("udp dport 5000 drop")),
+    "netfilter_tap": Scenario(nft=_filter("udp dport 5000 drop"), tap="router"),
+    "netfilter_tap_sender": Scenario(nft=_filter("udp dport 5000 drop"), tap="client"),
+    "plain_tap": Scenario(tap="router"),
+    "reject_tcp": Scenario(nft=_filter("tcp dport 5000 reject with tcp reset"), protocol=TCP),
+    "reject_udp": Scenario(nft=_filter("udp dport 5000 reject with icmp admin-prohibited")),
     "netfilter_answer": Scenario(nft=_filter("udp sport 5000 drop")),
     "netfilter_answer_icmp": Scenario(
         nft=_filter("icmp type echo-reply drop"), protocol=ICMP, port=None
@@ -164,6 +174,29 @@ def _named(node: str) -> Iterator[int]:
         process.kill()
 
 
+@contextmanager
+def _tap(node: str) -> Iterator[None]:
+    """A packet socket that reads all, as tcpdump's without a ring."""
+    with netns.inside(lan.path(node)):
+        tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+    stop = threading.Event()
+
+    def read() -> None:
+        tap.settimeout(0.05)
+        while not stop.is_set():
+            with suppress(TimeoutError):
+                tap.recv(65536)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        reader.join()
+        tap.close()
+
+
 def _run(commands: tuple[tuple[str, str], ...], compiled: str) -> None:
     for node, command in commands:
         lan.run_apart(node, command.replace("OBJECT", compiled))
@@ -179,8 +212,8 @@ def _session(scenario: Scenario, sender: int) -> list[bytes]:
         sender_pid=sender,
     )
     words = codec.line_of(request).decode().strip()
-    argv = ("nsenter", f"--net={lan.path('router')}", sys.executable)
-    argv += ("-m", "kubectl_ebpfnet.node", "trace", words)
+    python = (sys.executable, "-m", "kubectl_ebpfnet.node", "trace", words)
+    argv = ("nsenter", f"--net={lan.path('router')}", *python)
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -209,7 +242,8 @@ def main(names: list[str]) -> None:
             if scenario.nft:
                 lan.nft("router", scenario.nft)
             try:
-                lines = _session(scenario, sender)
+                with _tap(scenario.tap) if scenario.tap else nullcontext():
+                    lines = _session(scenario, sender)
             finally:
                 lan.nft("router", "flush ruleset")
                 _run(scenario.after, compiled)
