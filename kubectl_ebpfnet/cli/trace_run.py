@@ -1,34 +1,23 @@
-"""Run `trace`: choose nodes and filters, follow what they tell, and explain it."""
+"""Run `trace`: follow what nodes tell, and explain it."""
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from kubectl_ebpfnet.cli.terminal import Progress
-from kubectl_ebpfnet.errors import ClusterError
+from kubectl_ebpfnet.cli.trace_plan import Limits, Plan
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.events import Layers
 from kubectl_ebpfnet.model.evidence import Bundle, Record, bundle_of, node_place
-from kubectl_ebpfnet.model.net import ICMP, ICMPV6, SCTP, Flow
-from kubectl_ebpfnet.model.path import HopPlace
-from kubectl_ebpfnet.model.protocol.questions import PodNamespace
-from kubectl_ebpfnet.model.protocol.tracing import SendRequest, TraceRequest
-from kubectl_ebpfnet.model.request import Further, PathRequest
 from kubectl_ebpfnet.model.trace import Sighting, Trace
-from kubectl_ebpfnet.parse import kube
 
 if TYPE_CHECKING:
     from kubectl_ebpfnet.active.trace import NodeLine, Sessions
     from kubectl_ebpfnet.collect.gatherer import Gatherer
     from kubectl_ebpfnet.explain.trace.answer import Told
-    from kubectl_ebpfnet.model.kube import Pod
-    from kubectl_ebpfnet.model.path import Path
 
 LINGER_SECONDS = 0.5
 """How long to look on after the last packet's outcome, for what is still on its way."""
@@ -37,123 +26,6 @@ _HELD_SECONDS = 0.3
 """Longer than a line takes from a node to here, and shorter than a person notices."""
 OnSighting = Callable[[Sighting, int, str], object]
 """Takes a sighting, the number of its packet, and what that is."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """When a trace ends: whichever comes first.
-
-    Attributes:
-        seconds: after it began to watch.
-        count: packets of which the fate is known; None for no such limit. Of --send, how many are
-            sent.
-        interval, timeout: of --send, seconds.
-        send: packets are sent.
-        payload, size: of them.
-    """
-
-    seconds: float
-    count: int | None = None
-    send: bool = False
-    interval: float = 1.0
-    timeout: float = 2.0
-    payload: str = ""
-    size: int = 56
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What is watched where."""
-
-    title: str
-    flow: Flow | None
-    nodes: tuple[str, ...]
-    requests: Mapping[str, TraceRequest]
-    path: Path | None = None
-
-
-def plan_of_path(
-    path: Path, limits: Limits, pods: Mapping[tuple[str, str], Pod] = MappingProxyType({})
-) -> Plan:
-    """Return what is watched of the packets that `path` answers for.
-
-    Args:
-        path: what the tables say.
-        limits: when it ends, and what is sent.
-        pods: those at its ends, as far as they could be read (`pods_of`).
-
-    Raises:
-        ClusterError: neither end has an address, or nothing may be sent.
-    """
-    from kubectl_ebpfnet.explain.trace.filters import filters_of, nodes_of
-    from kubectl_ebpfnet.render.path.phrases import ends_of
-
-    nodes = nodes_of(path)
-    if not nodes or not path.hops:
-        raise ClusterError(f"{path.source.text}: its node is not known, so nothing can be watched")
-    first = path.hops[0].packet.flow
-    sender = None
-    if limits.send and path.source.kind == "pod":
-        pod = pods.get((path.source.namespace, path.source.name))
-        if pod is None:
-            raise ClusterError(f"{path.source.text}: it could not be read, so nothing is sent")
-        sender = None if pod.host_network else namespace_of(pod)
-    known = tuple(namespace_of(pod) for pod in pods.values() if not pod.host_network)
-    requests = {}
-    for node in nodes:
-        send = _send(first, limits) if limits.send and node == path.source.node else None
-        requests[node] = TraceRequest(
-            filters_of(path, node), seconds=limits.seconds + 60, send=send,
-            sender=sender if send else None, pods=known,
-        )  # fmt: skip
-    if limits.send and path.source.node not in requests:
-        raise ClusterError("--send: the source is not in the cluster", hint="probe-lb sends so")
-    return Plan(ends_of(path), first, nodes, requests, path)
-
-
-def _send(flow: Flow, limits: Limits) -> SendRequest:
-    if flow.protocol == SCTP:
-        raise ClusterError("--send does not speak SCTP", hint="--protocol tcp, udp or icmp")
-    echo = flow.protocol in (ICMP, ICMPV6)
-    return SendRequest(
-        flow.protocol, flow.destination, None if echo else flow.destination_port,
-        limits.count or 1, limits.interval, limits.size, limits.payload, limits.timeout,
-    )  # fmt: skip
-
-
-def pods_of(gatherer: Gatherer, path: Path) -> dict[tuple[str, str], Pod]:
-    """Return the pods of the way, with their containers' ids, which records leave out."""
-    ends = (path.source, path.destination)
-    names = {(end.namespace, end.name) for end in ends if end.kind == "pod"}
-    passed = (hop.where.partition("/") for hop in path.hops if hop.place is HopPlace.POD)
-    names |= {(namespace, name) for namespace, _, name in passed}
-    found: dict[tuple[str, str], Pod] = {}
-    for key in sorted(names):
-        with contextlib.suppress(ClusterError):
-            found[key] = kube.pod(gatherer.api.pod(*key))
-    return found
-
-
-def namespace_of(pod: Pod) -> PodNamespace:
-    """Return how a pod's network namespace is found on its node."""
-    ids = (status.id for status in pod.main_statuses)
-    return PodNamespace(pod.uid, tuple(id_ for id_ in ids if id_))
-
-
-def explained(gatherer: Gatherer, request: PathRequest) -> tuple[Path, Bundle]:
-    """Return what the tables say, and what it was explained from."""
-    from kubectl_ebpfnet.collect.path import look
-    from kubectl_ebpfnet.explain.path import walk
-
-    paths: list[Path] = []
-
-    def further(asked: PathRequest, bundle: Bundle) -> Further:
-        path, more = walk.explained(asked, bundle)
-        paths[:] = [path]
-        return more
-
-    _, bundle = look(gatherer, request, further=further)
-    return paths[0], bundle
 
 
 def watch(
@@ -293,7 +165,3 @@ def _count(told: Told, limits: Limits) -> int:
     if limits.send:
         return len(told.sent)
     return len(told.follower.packets)
-
-
-EXIT = {"dropped": 3, "unknown": 4}
-"""Verdict → exit code, as of path."""

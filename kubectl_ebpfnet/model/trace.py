@@ -10,6 +10,9 @@ from kubectl_ebpfnet.model.events import Direction, Losses, PacketEvent, Place, 
 from kubectl_ebpfnet.model.net import Flow
 from kubectl_ebpfnet.model.path import Fix, Path, Verdict
 
+SCHEMA = "ebpfnet.dev/trace/v1"
+"""Of `-o json`: docs/json.md."""
+
 
 class Lost(StrEnum):
     """Whether a packet is lost at a place."""

@@ -59,12 +59,12 @@ def _schemas() -> list[str]:
     """Return the names of every JSON document, and of captures."""
     from kubectl_ebpfnet.capture import record
     from kubectl_ebpfnet.cli.commands import cleanup
-    from kubectl_ebpfnet.model import doctor, flows, node_pods, path, probe, programs
+    from kubectl_ebpfnet.model import doctor, flows, node_pods, path, probe, programs, trace
     from kubectl_ebpfnet.render.text import record as shown_record
 
     documents = (path, flows, programs, probe, doctor, cleanup, node_pods, record, shown_record)
     return [
-        *(document.SCHEMA for document in documents),
+        *(document.SCHEMA for document in (*documents, trace)),
         path.SEVERAL_SCHEMA,
         probe.POLICIES_SCHEMA,
     ]

@@ -95,7 +95,7 @@ def trace_of(
     missing = any(each.losses.all or each.problem for each in watched)
     packets = tuple(_packets(told.follower, missing=missing))
     sent = tuple(sorted(told.sent, key=lambda each: each.number))
-    verdict, reason = _verdict(packets, sent, watched)
+    verdict, reason = (_verdict if flow else _losses_verdict)(packets, sent, watched)
     kernel_lost = sum(each.losses.over_budget + each.losses.ring_full for each in watched)
     notes = list(_notes(told, watched))
     if kernel_lost:
@@ -176,6 +176,21 @@ def _verdict(
     if last.fate is Fate.LEFT:
         return Verdict.LEAVES, f"{last.reason}; no answer was seen"
     return Verdict.UNKNOWN, last.reason
+
+
+def _losses_verdict(
+    packets: Sequence[TracedPacket], _sent: Sequence[SentPacket], nodes: Sequence[Watched]
+) -> tuple[Verdict, str]:
+    """The verdict where all that a pod or node loses was asked for."""
+    lost = sum(each.fate is Fate.DROPPED for each in packets)
+    if lost:
+        return Verdict.DROPPED, f"{lost} packets were dropped"
+    problems = [f"{each.node}: {each.problem}" for each in nodes if each.problem]
+    if problems:
+        return Verdict.UNKNOWN, problems[0]
+    if packets:
+        return Verdict.UNKNOWN, f"of {len(packets)} buffers that were dropped, a copy may live on"
+    return Verdict.REACHABLE, "no drop was seen"
 
 
 def _by_sockets(

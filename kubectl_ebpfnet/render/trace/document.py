@@ -8,11 +8,9 @@ from typing import Any
 
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.protocol import codec
-from kubectl_ebpfnet.model.trace import Sighting, Trace
+from kubectl_ebpfnet.model.trace import SCHEMA, Sighting, Trace
 from kubectl_ebpfnet.render.path.document import document as path_document
 from kubectl_ebpfnet.render.text.documents import escaped_json
-
-SCHEMA = "ebpfnet.dev/trace/v1"
 
 
 def document(trace: Trace, bundle: Bundle) -> dict[str, Any]:

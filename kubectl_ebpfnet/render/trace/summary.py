@@ -16,7 +16,8 @@ _MARKS = {True: "✓", False: "·", None: "?"}
 
 def summary(trace: Trace, view: View) -> str:
     """Return the answer as text that ends with a newline."""
-    sections = [_verdict(trace, view), _facts(trace, view), _hops(trace, view)]
+    lost = [] if trace.flow else drops(trace, view)
+    sections = [_verdict(trace, view), _facts(trace, view), lost, _hops(trace, view)]
     text = "\n\n".join("\n".join(lines) for lines in sections if lines)
     return text + "\n"
 
