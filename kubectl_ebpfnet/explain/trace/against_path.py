@@ -5,9 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from kubectl_ebpfnet.explain.trace import reasons
 from kubectl_ebpfnet.explain.trace.fate import place_name
+from kubectl_ebpfnet.explain.trace.verdict import Judged
 from kubectl_ebpfnet.model.events import Direction
 from kubectl_ebpfnet.model.net import Flow
+from kubectl_ebpfnet.model.path import Direction as Way
 from kubectl_ebpfnet.model.path import Hop, HopPlace, Path, Verdict
 from kubectl_ebpfnet.model.trace import (
     Difference,
@@ -66,31 +69,95 @@ def _same(said: Flow, seen: Flow | None, *, back: bool) -> bool:
     return one is None or other is None or one == other
 
 
-def difference(path: Path, packets: Sequence[TracedPacket], verdict: Verdict) -> Difference | None:
-    """Return where reality left the tables; None where it did not, or nothing tells."""
+def agrees(path: Path, packet: TracedPacket, drop: Sighting | None) -> bool:
+    """Tell whether path names the place where a packet was lost, and the same sort of thing."""
+    said = path.drop
+    if said is None or drop is None or said.node != drop.node:
+        return False
+    back = packet.direction is Direction.BACK
+    if back != (said.direction is Way.ANSWER):
+        return False
+    hops = (path.answer.hops if path.answer else ()) if back else path.hops
+    hop = next((each for each in hops if each.number == said.hop), None)
+    return hop is not None and _is_at(hop, drop) and hop.kind in reasons.of(drop.event).hops
+
+
+def difference(path: Path, packets: Sequence[TracedPacket], judged: Judged) -> Difference | None:
+    """Return where reality left the tables; None where it did not, or nothing tells.
+
+    Args:
+        path: what the tables say.
+        packets: what was seen.
+        judged: the verdict on that.
+    """
+    if judged.verdict is Verdict.DROPPED:
+        return _dropped_elsewhere(path, judged)
+    if path.verdict is Verdict.DROPPED:
+        return _passed_a_drop(path, packets, judged.verdict)
+    if not path.verdict.let_through:
+        return None
     forth = [each for each in packets if each.direction is Direction.FORTH]
-    if path.verdict is Verdict.DROPPED and path.drop is not None:
-        return _passed_a_drop(path, packets, verdict)
-    for packet in (*forth, *(p for p in packets if p.direction is Direction.BACK)):
-        lost = next((s for s in packet.sightings if s.lost is Lost.YES), None)
-        dropped = packet.fate is Fate.DROPPED and verdict is Verdict.DROPPED
-        if dropped and lost is not None and path.verdict.let_through:
-            hop = next((h.number for h in path.hops if _is_at(h, lost)), 0)
-            return Difference(
-                f"the tables let it through ({path.verdict}), and it was dropped: {packet.reason}",
-                hop, lost,
-            )  # fmt: skip
-    return _other_source(path, forth)
+    if judged.verdict is Verdict.UNKNOWN and forth:
+        last = forth[-1]
+        if all(each.fate is Fate.LAST_SEEN for each in forth):
+            text = f"the tables let it through ({path.verdict}), and it is seen no more: "
+            return Difference(text + last.reason, _hop_at(path, last.sightings[-1]),
+                              last.sightings[-1])  # fmt: skip
+    return _other_pod(path, forth) or _other_source(path, forth)
+
+
+def _dropped_elsewhere(path: Path, judged: Judged) -> Difference | None:
+    packet, drop = judged.lost, judged.drop
+    if path.verdict.let_through:
+        if drop is None:  # refused by who is not watched: the tables do not tell of it
+            return None
+        text = f"the tables let it through ({path.verdict}), and it was not: {judged.reason}"
+        return Difference(text, _hop_at(path, drop), drop)
+    said = path.drop
+    if said is None or packet is None or drop is None or agrees(path, packet, drop):
+        return None
+    # Another sort of drop on the same node may be the same thing in other words.
+    if said.node == drop.node and not reasons.of(drop.event).hops:
+        return None
+    return Difference(f"the tables drop it elsewhere ({said.by}), and it was dropped here: "
+                      f"{packet.reason}", _hop_at(path, drop), drop)  # fmt: skip
+
+
+def _hop_at(path: Path, sighting: Sighting) -> int:
+    return next((hop.number for hop in path.hops if _is_at(hop, sighting)), 0)
 
 
 def _passed_a_drop(
     path: Path, packets: Sequence[TracedPacket], verdict: Verdict
 ) -> Difference | None:
-    if path.drop is None or verdict not in (Verdict.DELIVERED, Verdict.REACHABLE, Verdict.LEAVES):
+    said = path.drop
+    if said is None:
+        return None
+    passes = {Verdict.DELIVERED}
+    if said.direction is Way.PACKET and said.node:
+        passes |= {Verdict.REACHABLE, Verdict.LEAVES}
+    if verdict not in passes:
         return None
     last = max((p.sightings[-1] for p in packets), key=lambda s: s.seconds, default=None)
-    text = f"the tables drop it ({path.drop.by}), and it passed"
-    return Difference(f"{text}: {place_name(last)}" if last else text, path.drop.hop, last)
+    text = f"the tables drop it ({said.by}), and it passed"
+    return Difference(f"{text}: {place_name(last)}" if last else text, said.hop, last)
+
+
+def _other_pod(path: Path, forth: Sequence[TracedPacket]) -> Difference | None:
+    """A pod that was asked for by its name or address is not who takes the packet."""
+    end = path.destination
+    if end.kind != "pod":
+        return None
+    for packet in forth:
+        taker = packet.sightings[-1]
+        name = _pod_name(taker.owner)
+        came = packet.fate in (Fate.DELIVERED, Fate.ARRIVED)
+        if came and name and name != f"{end.namespace}/{end.name}":
+            return Difference(
+                f"the tables lead to pod {end.namespace}/{end.name}, and pod {name} takes it",
+                path.hops[-1].number if path.hops else 0, taker,
+            )  # fmt: skip
+    return None
 
 
 def _other_source(path: Path, forth: Sequence[TracedPacket]) -> Difference | None:

@@ -14,6 +14,7 @@ from kubectl_ebpfnet.model.events import PacketEvent, Place
 from kubectl_ebpfnet.model.trace import Sighting
 
 _SENT = (Place.QUEUE, Place.XMIT)
+_ENDS = (Place.DROP, Place.CONSUME, Place.DELIVER)
 
 
 class Clocks:
@@ -39,7 +40,9 @@ class Clocks:
         self._first = self._first or sightings[0].node
         by_node: dict[str, list[Sighting]] = {}
         for each in sightings:
-            by_node.setdefault(each.node, []).append(each)
+            # A tap or socket on the way reads it whenever it likes.
+            if each.event.place not in _ENDS:
+                by_node.setdefault(each.node, []).append(each)
         ours = by_node.pop(self._first, None)
         if ours is None:
             return

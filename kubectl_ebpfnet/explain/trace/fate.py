@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from kubectl_ebpfnet.explain.trace import reasons, words
 from kubectl_ebpfnet.model.events import Copies, Place
+from kubectl_ebpfnet.model.net import RST
 from kubectl_ebpfnet.model.trace import Fate, Lost, Owner, Sighting
 
 SENT = (Place.QUEUE, Place.XMIT)
 """A packet that is seen there first is sent there."""
+_FRESH = (64, 128, 255)
+"""What a TTL begins with (net.ipv4.ip_default_ttl, other systems, raw sockets)."""
 _RECEIVED = (Place.NETIF_RX, Place.GRO, Place.RECEIVE)
 _ENDS = (Place.DROP, Place.CONSUME, Place.DELIVER)
 _TAPS = ("packet_recvmsg", "packet_rcv", "tpacket_rcv")
@@ -44,6 +48,29 @@ def is_taken(sighting: Sighting) -> bool:
         return True
     # The process of any other end is whoever runs as the buffer is freed (skb_defer_free_flush).
     return event.place is Place.CONSUME and event.where.startswith(_TAKEN)
+
+
+def senders(packets: Iterable[tuple[Sighting, ...]]) -> frozenset[Owner]:
+    """Return who sends these packets of one direction, so that those of the other end there.
+
+    Not who forwards them, even where the first places of a packet were not seen; nor who sends a
+    RST or an ICMP error, which may be a router or filter on the way.
+    """
+    found: set[Owner] = set()
+    forwarders: set[Owner] = set()
+    for sightings in packets:
+        first = sightings[0].event
+        if first.icmp_error or first.tcp_flags & RST:
+            continue
+        if first.place in SENT and first.ttl in _FRESH:
+            found.add(sightings[0].owner)
+        received: set[Owner] = set()
+        for each in sightings:
+            if each.event.place in SENT and each.owner in received:
+                forwarders.add(each.owner)
+            elif each.event.place in _RECEIVED:
+                received.add(each.owner)
+    return frozenset(found - forwarders)
 
 
 def settled(sightings: tuple[Sighting, ...], *, missing: bool) -> tuple[Sighting, ...]:
