@@ -39,6 +39,8 @@ FORMATS = ("table", "wide", "events", "json", "yaml")
 _EXIT = {"dropped": 3, "unknown": 4}
 _MOST = 100_000
 _DAY = 24 * 3600.0
+_SETUP_SECONDS = 600
+"""Of a node pod's life, beside the time of the trace."""
 
 Output = Annotated[
     str, Option("-o", "--output", metavar="FORMAT", help=f"One of: {', '.join(FORMATS)}")
@@ -226,7 +228,8 @@ def _live(
     from kubectl_ebpfnet.collect.gatherer import Gatherer
 
     nodes = global_flags.nodes
-    global_flags = replace(global_flags, nodes=replace(nodes, mode="pod"))
+    lifetime = None if nodes.keep else int(until.seconds) + _SETUP_SECONDS
+    global_flags = replace(global_flags, nodes=replace(nodes, mode="pod", seconds=lifetime))
     with connect(global_flags, progress, reads=False) as (session, access):
         if not nodes.yes and nodes.dry_run is DryRun.NONE:
             ask = agreement(progress, "--yes loads them")

@@ -57,6 +57,7 @@ _SOURCE = Target(
 )
 _PLACES: dict[str, tuple[Target, ...]] = {
     "path": (_SOURCE, DESTINATION),
+    "trace": (_SOURCE, DESTINATION),
     "flows": (_POD_OR_NODE,),
     "programs": (_POD_OR_NODE,),
     "netkat": (NODE,),
