@@ -41,17 +41,22 @@ def watch(
     from kubectl_ebpfnet.explain.trace.answer import trace_of
 
     told = _nothing_told(bundle)
+
+    def shown(sighting: Sighting, packet: int, what: str) -> None:
+        progress.show("")
+        on_sighting(sighting, packet, what)
+
     progress.show(f"node pods on {', '.join(plan.nodes)}")
     containers, told.problems = containers_on(gatherer.answerers, plan.nodes, gatherer.deadline)
     records: list[Record] = []
     if containers:
         progress.show("loading BPF programs")
         with Sessions(gatherer.session, containers, plan.requests) as sessions:
-            held = _Held(partial(_follow, told, on_sighting))
+            held = _Held(partial(_follow, told, shown))
             follow = held.take
             try:
                 _until_ready(sessions, follow)
-                progress.show("")
+                progress.show(f"watching {', '.join(containers)}; Ctrl-C ends it")
                 sessions.go()
                 _until_done(sessions, follow, held.release, told, limits)
             except KeyboardInterrupt:
@@ -60,6 +65,7 @@ def watch(
             for each in sessions.lines(_READY_SECONDS):
                 follow(each)
             held.release(everything=True)
+            progress.show("")
             records = sessions.records()
     whole = bundle_of([*bundle.records, *records], bundle.source, bundle.note)
     return trace_of(told, plan.title, plan.flow, plan.nodes, plan.path), whole

@@ -36,7 +36,9 @@ class Reason:
     final: bool = False
 
 
-_PROGRAM_LOOK = "`inspect programs` shows the programs of the device; `cilium monitor` Cilium's own"
+_PROGRAM_LOOK = (
+    "`kubectl ebpfnet programs` shows the programs of the device; `cilium monitor` Cilium's own"
+)
 _ROUTE_LOOK = "look at `ip rule` and `ip route get` there"
 _NEIGHBOUR_LOOK = "look at `ip neigh` there, and whether the next hop is up and in this segment"
 NO_ROUTE = Reason("there is no route for it, or one that forbids it", _ROUTE_LOOK, _ROUTES, True)
