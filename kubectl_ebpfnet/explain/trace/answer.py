@@ -24,6 +24,9 @@ from kubectl_ebpfnet.model.net import Flow
 from kubectl_ebpfnet.model.path import Fix, Path, Verdict
 from kubectl_ebpfnet.model.trace import Owner, Sighting, Trace, TracedPacket, Watched
 
+MOST_SENT = 100_000
+_MOST_CHANGES = 100
+"""Of a node; whoever replaces more says nothing new."""
 _PASSED = (Place.QUEUE, Place.XMIT, Place.NETIF_RX, Place.GRO, Place.RECEIVE)
 """Where none of these is lacking, silence says that a packet went nowhere."""
 
@@ -73,9 +76,9 @@ class Told:
             self.layers[node] = line.layers
         if line.losses is not None:
             self.losses[node] = line.losses
-        if line.sent is not None:
+        if line.sent is not None and len(self.sent) < MOST_SENT:
             self.sent.append(line.sent)
-        if line.changed:
+        if line.changed and len(self.changed.get(node, ())) < _MOST_CHANGES:
             self.changed.setdefault(node, []).append(line.changed)
         return self.follower.feed(node, line, number)
 
@@ -98,6 +101,8 @@ def trace_of(
     """
     watched = tuple(_watched(told, node) for node in nodes)
     missing = any(each.losses.all or each.problem for each in watched)
+    not_told = told.follower.not_kept + sum(each.losses.not_told for each in watched)
+    missing = missing or bool(not_told)
     blind = any(place not in each.attached for each in watched for place in _PASSED)
     packets = tuple(_packets(told.follower, missing=missing or blind))
     sent = tuple(sorted(told.sent, key=lambda each: each.number))
@@ -106,8 +111,8 @@ def trace_of(
     if kernel_lost:
         text = f"{kernel_lost} events are missing; seen: {judged.reason}"
         judged = Judged(Verdict.UNKNOWN, text)
-    elif judged.verdict is Verdict.DROPPED and flow and not sent and _not_told(watched):
-        text = f"{_not_told(watched)} events were not told; seen: {judged.reason}"
+    elif judged.verdict is Verdict.DROPPED and flow and not sent and not_told:
+        text = f"{not_told} events were not told, or not joined; seen: {judged.reason}"
         judged = Judged(Verdict.UNKNOWN, text)
     cause, fix = _cause(path, judged)
     return Trace(
@@ -116,10 +121,6 @@ def trace_of(
         difference(path, packets, judged) if path is not None and flow else None,
         cause, fix, tuple(_notes(told, watched)),
     )  # fmt: skip
-
-
-def _not_told(nodes: Iterable[Watched]) -> int:
-    return sum(each.losses.not_told for each in nodes)
 
 
 def _watched(told: Told, node: str) -> Watched:

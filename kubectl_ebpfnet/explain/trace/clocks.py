@@ -16,6 +16,9 @@ from kubectl_ebpfnet.model.trace import Sighting
 _SENT = (Place.QUEUE, Place.XMIT)
 _ENDS = (Place.DROP, Place.CONSUME, Place.DELIVER)
 
+_LATER = 1e-8
+"""Seconds that nothing between two nodes takes less than, so that none come at once."""
+
 
 class Clocks:
     """Seconds to add to what each node tells."""
@@ -48,10 +51,10 @@ class Clocks:
             return
         for node, theirs in by_node.items():
             if _is_before(ours[-1].event, theirs[0].event):
-                bound = ours[-1].seconds - theirs[0].seconds
+                bound = ours[-1].seconds - theirs[0].seconds + _LATER
                 self._at_least[node] = max(bound, self._at_least.get(node, bound))
             elif _is_before(theirs[-1].event, ours[0].event):
-                bound = ours[0].seconds - theirs[-1].seconds
+                bound = ours[0].seconds - theirs[-1].seconds - _LATER
                 self._at_most[node] = min(bound, self._at_most.get(node, bound))
 
 

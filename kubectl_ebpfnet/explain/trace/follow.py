@@ -32,6 +32,8 @@ OwnerOf = Callable[[str, NamespaceOwner], Owner]
 CLOCK_SECONDS = 5.0
 MOST_PACKETS = 10_000
 """Packets that are kept; of later ones the lines are shown, and counted."""
+MOST_SIGHTINGS = 1_000
+"""Of one packet: what is more is counted."""
 _SAME_SECONDS = 30.0
 """A buffer does not live longer: a fingerprint that comes again is another packet."""
 _ENDS = (Place.DROP, Place.CONSUME, Place.DELIVER)
@@ -74,7 +76,7 @@ class Follower:
         self._owners: dict[tuple[str, int], Owner] = {}
         self._layers: dict[str, Layers] = {}
         self.clocks = Clocks()
-        self._zero: int | None = None
+        self._began: dict[str, float] = {}
         self._open: dict[tuple[int, Direction], Followed] = {}
         self._visited: dict[int, set[tuple[object, ...]]] = {}
         self._last: dict[int, tuple[Flow, Address | None] | None] = {}
@@ -91,18 +93,22 @@ class Follower:
             number: of the line in its record.
         """
         if line.layers is not None:
-            self._layers[node] = line.layers
+            self._begins(node, line.layers)
         if line.namespace is not None:
             owner = self._owner_of(node, line.namespace)
-            if owner.kind or (node, line.namespace.inode) not in self._owners:
-                self._owners[node, line.namespace.inode] = owner
+            key = node, line.namespace.inode
+            known = key in self._owners
+            if not known and len(self._owners) >= MOST_PACKETS:
+                self.not_kept += 1
+            elif owner.kind or not known:
+                self._owners[key] = owner
         if line.packet is None:
             return None
         event = line.packet
         seconds = self._seconds(node, event)
         packet = self._packet(node, event, seconds)
         owner = self._owners.get((node, event.netns), Owner())
-        if packet is None:
+        if packet is None or len(packet.sightings) >= MOST_SIGHTINGS:
             self.not_kept += 1
             return Sighting(node, seconds, event, owner, True, *_lost(event), None, number)
         now = _addresses(event)
@@ -121,12 +127,17 @@ class Follower:
 
     def _seconds(self, node: str, event: PacketEvent) -> float:
         layers = self._layers.get(node, Layers(()))
-        walls = [each.wall_ns for each in self._layers.values()]
-        wall = layers.wall_ns if walls and max(walls) - min(walls) < CLOCK_SECONDS * 1e9 else 0
-        at = event.time_ns - layers.time_ns + wall
-        if self._zero is None:
-            self._zero = min(walls) if wall else 0
-        return (at - self._zero) / 1e9
+        return (event.time_ns - layers.time_ns) / 1e9 + self._began.get(node, 0.0)
+
+    def _begins(self, node: str, layers: Layers) -> None:
+        """Take when a node began; a session that begins anew counts from the first one on."""
+        before = self._layers.get(node)
+        if before is not None and before.time_ns <= layers.time_ns:
+            return
+        first = next(iter(self._layers.values()), layers)
+        seconds = (layers.wall_ns - first.wall_ns) / 1e9
+        self._layers[node] = layers
+        self._began[node] = seconds if abs(seconds) < CLOCK_SECONDS else 0.0
 
     def _packet(self, node: str, event: PacketEvent, seconds: float) -> Followed | None:
         key = (event.fingerprint, event.direction)
