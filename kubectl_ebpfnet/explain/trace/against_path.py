@@ -99,7 +99,7 @@ def difference(path: Path, packets: Sequence[TracedPacket], judged: Judged) -> D
     forth = [each for each in packets if each.direction is Direction.FORTH]
     if judged.verdict is Verdict.UNKNOWN and forth:
         last = forth[-1]
-        if all(each.fate is Fate.LAST_SEEN for each in forth):
+        if all(each.fate in (Fate.LAST_SEEN, Fate.LEFT) for each in forth):
             text = f"the tables let it through ({path.verdict}), and it is seen no more: "
             return Difference(text + last.reason, _hop_at(path, last.sightings[-1]),
                               last.sightings[-1])  # fmt: skip

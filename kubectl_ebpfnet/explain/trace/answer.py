@@ -107,6 +107,11 @@ def trace_of(
     packets = tuple(_packets(told.follower, missing=missing or blind))
     sent = tuple(sorted(told.sent, key=lambda each: each.number))
     judged = of_flow(packets, sent, watched) if flow else of_drops(packets, watched)
+    end = _end(path) if path is not None else ""
+    if judged.verdict is Verdict.LEAVES and end:
+        # It left a node, and not the cluster.
+        why = "saw nothing of it" if end in nodes else "is not watched"
+        judged = Judged(Verdict.UNKNOWN, f"{judged.reason}, and {end}, where it is to end, {why}")
     kernel_lost = sum(each.losses.over_budget + each.losses.ring_full for each in watched)
     if kernel_lost:
         text = f"{kernel_lost} events are missing; seen: {judged.reason}"
@@ -121,6 +126,13 @@ def trace_of(
         difference(path, packets, judged) if path is not None and flow else None,
         cause, fix, tuple(_notes(told, watched)),
     )  # fmt: skip
+
+
+def _end(path: Path) -> str:
+    """Return the node where the packet is to end by the tables; "" where that is none."""
+    if path.destination.node or path.verdict is Verdict.LEAVES or not path.hops:
+        return path.destination.node
+    return path.hops[-1].node if path.verdict.let_through else ""
 
 
 def _watched(told: Told, node: str) -> Watched:

@@ -24,7 +24,7 @@ from kubectl_ebpfnet.model.path import (
     WayBack,
 )
 from kubectl_ebpfnet.model.trace import Trace
-from tests.explain.trace.replay import FLOW, NODE, lines_of, names
+from tests.explain.trace.replay import FLOW, NODE, OTHER, apart, lines_of, names
 
 _CLIENT = Target("pod/client", "pod", "default", "client", FLOW.source, None, NODE)
 _SERVER = Target("pod/server", "pod", "default", "server", FLOW.destination, 5000, NODE)
@@ -129,3 +129,21 @@ def test_another_pod_that_takes_it_is_the_difference() -> None:
 def test_nodes_that_are_not_watched_are_not_seen_and_not_unseen() -> None:
     path = replace(PASSES, hops=tuple(replace(each, node="elsewhere") for each in _HOPS))
     assert {each.seen for each in answer("plain_udp", path).hops if not each.back} == {None}
+
+
+def test_what_is_lost_on_the_wire_between_nodes_does_not_leave_the_cluster() -> None:
+    """The other node is watched, and no packet comes there."""
+    told = Told.nothing(names)
+    for node, line in apart(lines_of("plain_udp")):
+        back = line.packet is not None and line.packet.direction == "back"
+        if not (line.sent or back or (node == OTHER and line.packet)):
+            told.feed(node, line)
+    path = replace(PASSES, destination=replace(_SERVER, node=OTHER))
+    trace = trace_of(told, "client → server", FLOW, [NODE, OTHER], path)
+    assert trace.verdict is Verdict.UNKNOWN
+    assert trace.reason == (
+        "it left by s0 of node router; no answer was seen, and other, where it is to end, saw "
+        "nothing of it"
+    )
+    assert trace.difference is not None
+    assert "it is seen no more: it left by s0 of node router" in trace.difference.text
