@@ -204,13 +204,14 @@ def _from_capture(
 ) -> tuple[Trace, Bundle]:
     from kubectl_ebpfnet.cli.trace_run import from_bundle
     from kubectl_ebpfnet.explain.path import walk
+    from kubectl_ebpfnet.explain.trace.filters import backends_of
 
     if what.question is None:
         raise UsageError("--drops watches a cluster", hint="leave --from out")
     bundle = open_capture(capture)
     namespace = global_flags.namespace or "default"
     path, _ = walk.explained(what.question.request_of("", namespace), bundle)
-    plan = plan_of_path(path, replace(until, send=False))
+    plan = plan_of_path(path, replace(until, send=False), backends=backends_of(path, bundle))
     return from_bundle(plan, bundle, printed.sighting), bundle
 
 
@@ -252,7 +253,10 @@ def _planned(gatherer: Gatherer, what: Asked, until: Limits) -> tuple[Plan, Bund
         assert what.lost_by is not None, "one of both is asked for"
         return plan_of_drops(gatherer, what.lost_by, namespace, until)
     path, bundle = explained(gatherer, what.question.request_of("", namespace))
-    return plan_of_path(path, until, pods_of(gatherer, path)), bundle
+    from kubectl_ebpfnet.explain.trace.filters import backends_of
+
+    backends = backends_of(path, bundle)
+    return plan_of_path(path, until, pods_of(gatherer, path), backends), bundle
 
 
 def _would(plan: Plan, bundle: Bundle, progress: Progress, how: DryRun) -> tuple[Trace, Bundle]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from kubectl_ebpfnet.parse import kube
 if TYPE_CHECKING:
     from kubectl_ebpfnet.cli.arguments import CaptureTarget
     from kubectl_ebpfnet.collect.gatherer import Gatherer
-    from kubectl_ebpfnet.model.kube import Pod
+    from kubectl_ebpfnet.model.kube import Pod, ServiceEndpoint
     from kubectl_ebpfnet.model.path import Path
 
 _SPARE_SECONDS = 60
@@ -61,7 +61,10 @@ class Plan:
 
 
 def plan_of_path(
-    path: Path, limits: Limits, pods: Mapping[tuple[str, str], Pod] = MappingProxyType({})
+    path: Path,
+    limits: Limits,
+    pods: Mapping[tuple[str, str], Pod] = MappingProxyType({}),
+    backends: Sequence[ServiceEndpoint] = (),
 ) -> Plan:
     """Return what is watched of the packets that `path` answers for.
 
@@ -69,6 +72,7 @@ def plan_of_path(
         path: what the tables say.
         limits: when it ends, and what is sent.
         pods: those at its ends, as far as they could be read (`pods_of`).
+        backends: of the Service that is asked for (`backends_of`).
 
     Raises:
         ClusterError: neither end has an address, or nothing may be sent.
@@ -76,7 +80,7 @@ def plan_of_path(
     from kubectl_ebpfnet.explain.trace.filters import filters_of, nodes_of
     from kubectl_ebpfnet.render.path.phrases import ends_of
 
-    nodes = nodes_of(path)
+    nodes = nodes_of(path, backends)
     if not nodes or not path.hops:
         raise ClusterError(f"{path.source.text}: its node is not known, so nothing can be watched")
     first = path.hops[0].packet.flow
@@ -91,7 +95,7 @@ def plan_of_path(
     for node in nodes:
         send = _send(first, limits) if limits.send and node == path.source.node else None
         requests[node] = TraceRequest(
-            filters_of(path, node), seconds=limits.seconds + _SPARE_SECONDS, send=send,
+            filters_of(path, node, backends), seconds=limits.seconds + _SPARE_SECONDS, send=send,
             sender=sender if send else None, pods=known,
         )  # fmt: skip
     if limits.send and path.source.node not in requests:

@@ -4,21 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from kubectl_ebpfnet.explain.views.cluster import ClusterView
+from kubectl_ebpfnet.model.evidence import Bundle
+from kubectl_ebpfnet.model.kube import ServiceEndpoint
 from kubectl_ebpfnet.model.net import Flow
 from kubectl_ebpfnet.model.path import Hop, Path
 from kubectl_ebpfnet.model.protocol.tracing import MOST_FILTERS, PacketFilter
 
+MOST_BACKENDS = 8
 
-def nodes_of(path: Path) -> tuple[str, ...]:
-    """Return the nodes that the packet or its answer passes, in their order."""
+
+def backends_of(path: Path, bundle: Bundle) -> tuple[ServiceEndpoint, ...]:
+    """Return the backends of the Service that is asked for, at most MOST_BACKENDS: path shows the
+    way to one, and a packet may take another."""
+    end = path.destination
+    if end.kind != "service":
+        return ()
+    found = [
+        each
+        for each in ClusterView(bundle).kube.endpoints
+        if (each.namespace, each.service) == (end.namespace, end.name)
+        and each.protocol == path.protocol
+        and (each.ready or each.serving)
+    ]
+    return tuple(found[:MOST_BACKENDS])
+
+
+def nodes_of(path: Path, backends: Iterable[ServiceEndpoint] = ()) -> tuple[str, ...]:
+    """Return the nodes that the packet or its answer passes, in their order; those of other
+    backends behind."""
     back = path.answer.hops if path.answer else ()
     hops = [hop.node for hop in (*path.hops, *back)]
     ends = (path.source.node, *hops, path.destination.node)
     entries = [each.node for each in path.outside.entries] if path.outside else []
-    return tuple(dict.fromkeys(node for node in (*ends, *entries) if node))
+    others = [each.node for each in backends]
+    return tuple(dict.fromkeys(node for node in (*ends, *entries, *others) if node))
 
 
-def filters_of(path: Path, node: str) -> tuple[PacketFilter, ...]:
+def filters_of(
+    path: Path, node: str, backends: Iterable[ServiceEndpoint] = ()
+) -> tuple[PacketFilter, ...]:
     """Return what a node is to follow, at most MOST_FILTERS.
 
     At the sender's node that is what has the sender's own address: as it is sent, and with the
@@ -33,6 +58,12 @@ def filters_of(path: Path, node: str) -> tuple[PacketFilter, ...]:
     else:
         flows += _first(path.hops, node)
         flows += [each.reversed() for each in _first(path.answer.hops if path.answer else (), node)]
+    if sender is not None:
+        flows += [
+            Flow(path.protocol, sender, None, each.address, each.port)
+            for each in backends
+            if node in (path.source.node, each.node) and each.address.version == sender.version
+        ]
     return tuple(dict.fromkeys(_filter(flow) for flow in flows))[:MOST_FILTERS]
 
 

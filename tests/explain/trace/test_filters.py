@@ -1,0 +1,43 @@
+"""Which nodes follow which packets, by recorded clusters."""
+
+from __future__ import annotations
+
+import pytest
+
+from kubectl_ebpfnet.explain.trace.filters import MOST_BACKENDS, backends_of, filters_of, nodes_of
+from kubectl_ebpfnet.model.protocol.tracing import MOST_FILTERS
+from tests.explain.path.changed import NATIVE, SCENARIOS, VXLAN, ask, opened
+
+
+def test_a_pods_way_out() -> None:
+    path = ask(opened(SCENARIOS / VXLAN), "pod/client", "1.1.1.1:80")
+    assert path.source.node in nodes_of(path)
+    sender = path.hops[0].packet.flow.source
+    for node in nodes_of(path):
+        found = filters_of(path, node)
+        assert 0 < len(found) <= MOST_FILTERS
+    ours = filters_of(path, path.source.node)
+    assert {each.source for each in ours} == {sender}  # never the node's: others have it too
+    assert {each.source_port for each in ours} == {None}
+    assert {each.destination_port for each in ours} == {80}
+
+
+@pytest.mark.parametrize("scenario", [VXLAN, NATIVE])
+def test_each_backend_of_a_service_is_followed(scenario: str) -> None:
+    bundle = opened(SCENARIOS / scenario)
+    path = ask(bundle, "pod/client", "svc/web:80")
+    backends = backends_of(path, bundle)
+    assert 0 < len(backends) <= MOST_BACKENDS
+    nodes = nodes_of(path, backends)
+    assert {each.node for each in backends} <= set(nodes)
+    ours = filters_of(path, path.source.node, backends)
+    followed = {(each.destination, each.destination_port) for each in ours}
+    assert {(each.address, each.port) for each in backends} <= followed
+    for backend in backends:
+        there = {each.destination for each in filters_of(path, backend.node, backends)}
+        assert backend.address in there
+
+
+def test_a_pod_has_no_backends() -> None:
+    bundle = opened(SCENARIOS / VXLAN)
+    assert backends_of(ask(bundle, "pod/client", "1.1.1.1:80"), bundle) == ()
