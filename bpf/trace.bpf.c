@@ -80,6 +80,17 @@ struct event {
 
 _Static_assert(sizeof(struct event) == 248, "node/trace/packets.py unpacks it");
 
+#define MOST_DATA 256
+
+struct packet_bytes { /* a record of its own behind that of its event, where bytes are asked for */
+	__u64 time;
+	__u64 address;
+	__u32 length;
+	unsigned char bytes[MOST_DATA + 4]; /* and padding */
+};
+
+_Static_assert(sizeof(struct packet_bytes) == 280, "node/trace/packets.py unpacks it");
+
 struct filter { /* a packet from `from` to `to`, or back; all zeros is any */
 	__u32 from[4];
 	__u32 to[4];
@@ -93,6 +104,7 @@ struct config {
 	__u32 netns; /* all packets of this network namespace too; 0: none */
 	__u32 all; /* every packet */
 	__u32 events_per_second;
+	__u32 data; /* bytes of each packet to tell, from its IP header on */
 	__be16 vxlan[2]; /* UDP ports */
 	__be16 geneve[2];
 	struct filter filter[MOST_FILTERS];
@@ -628,8 +640,35 @@ struct seen { /* what is told beside the packet */
 	__u8 matched_by;
 };
 
+/* Tell the first bytes of a packet as it is here, those that are in one piece with its headers. */
+static __noinline int send_bytes(struct sk_buff *skb, const unsigned char *at, __u64 now)
+{
+	struct packet_bytes *told;
+	__s64 length = skb->head + skb->tail - at;
+
+	if (!at || length <= 0)
+		return 0;
+	if (length > config.data)
+		length = config.data;
+	if (length > MOST_DATA)
+		length = MOST_DATA;
+	told = bpf_ringbuf_reserve(&events, sizeof(*told), 0);
+	if (!told) {
+		__sync_fetch_and_add(&counters.ring_full, 1);
+		return 0;
+	}
+	told->time = now;
+	told->address = (__u64)skb;
+	told->length = length;
+	if (bpf_probe_read_kernel(told->bytes, length, at))
+		told->length = 0;
+	bpf_ringbuf_submit(told, 0);
+	return 0;
+}
+
 static __always_inline void
-send(struct sk_buff *skb, struct net_device *dev, const struct packet *packet, const struct seen *seen)
+send(struct sk_buff *skb, struct net_device *dev, const unsigned char *at, const struct packet *packet,
+     const struct seen *seen)
 {
 	static const char place[] = "%pS";
 	const struct skb_shared_info *shared = (const void *)(skb->head + skb->end);
@@ -669,6 +708,8 @@ send(struct sk_buff *skb, struct net_device *dev, const struct packet *packet, c
 		bpf_snprintf(event->place, sizeof(event->place), place, (void *)&seen->location, 8);
 	__sync_fetch_and_add(&counters.sent, 1);
 	bpf_ringbuf_submit(event, 0);
+	if (config.data)
+		send_bytes(skb, at, now);
 }
 
 static __always_inline int match(struct sk_buff *skb, struct packet *packet, struct seen *seen)
@@ -790,7 +831,7 @@ look(struct sk_buff *skb, struct net_device *dev, int receiving, struct seen *se
 			return 0;
 		seen->matched_by = BY_NAMESPACE;
 	}
-	send(skb, dev, &packet, seen);
+	send(skb, dev, at, &packet, seen);
 	return 0;
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path as File
 from typing import TYPE_CHECKING, Annotated
@@ -26,6 +28,7 @@ from kubectl_ebpfnet.cli.trace_plan import (
 from kubectl_ebpfnet.errors import ClusterError, UsageError
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.dry_run import DryRun
+from kubectl_ebpfnet.model.protocol.tracing import MOST_DATA
 
 if TYPE_CHECKING:
     from kubectl_ebpfnet.cli.arguments import CaptureTarget
@@ -34,10 +37,12 @@ if TYPE_CHECKING:
     from kubectl_ebpfnet.model.evidence import Bundle
     from kubectl_ebpfnet.model.trace import Sighting, Trace
     from kubectl_ebpfnet.render.text.view import View
+    from kubectl_ebpfnet.render.trace.pcapng import Pcapng
 
-FORMATS = ("table", "wide", "events", "json", "yaml")
+FORMATS = ("table", "wide", "events", "json", "yaml", "pcapng")
 _EXIT = {"dropped": 3, "unknown": 4}
 _MOST = 100_000
+_SNAPLEN = 128
 _DAY = 24 * 3600.0
 _SETUP_SECONDS = 600
 """Of a node pod's life, beside the time of the trace."""
@@ -66,6 +71,13 @@ Drops = Annotated[
     Option(
         "--drops", metavar="TARGET", show_default=False,
         help="All that pod/NAME or node/NAME loses, in place of a flow",
+    ),
+]  # fmt: skip
+Snaplen = Annotated[
+    str,
+    Option(
+        "--snaplen", metavar="BYTES", show_default=False,
+        help="Of each packet, for -o pcapng and --save (default 128 with -o pcapng, at most 256)",
     ),
 ]  # fmt: skip
 Save = Annotated[
@@ -109,20 +121,31 @@ def asked(question: Question | None, drops: str, given: str) -> Asked:
 
 
 def limits(
-    count: str, interval: str, payload: str, seconds: str, timeout: str, *, send: bool
+    count: str,
+    interval: str,
+    payload: str,
+    seconds: str,
+    timeout: str,
+    snaplen: str,
+    *,
+    send: bool,
 ) -> Limits:
     """Read when it ends, and what is sent. Raises UsageError."""
     if count and not (count.isascii() and count.isdigit() and 0 < int(count[:9]) <= _MOST):
         raise UsageError(
             f"-c {shown_word(count)}: not a number from 1 to {_MOST}", hint="e.g. -c 3"
         )
+    if snaplen and not (snaplen.isascii() and snaplen.isdigit() and int(snaplen[:9]) <= MOST_DATA):
+        what = f"--snaplen {shown_word(snaplen)}: not a number up to {MOST_DATA}"
+        raise UsageError(what, hint="e.g. --snaplen 128")
     number = int(count) if count else 1 if send else None
     between = arguments.duration(interval, "--interval") or 0.0
     arguments.duration(timeout, "--timeout")
     longest = arguments.duration(seconds, "--for") or _DAY
     if send and number:  # all of them, whatever --for says
         longest = max(longest, number * between + 5)
-    return Limits(longest, number, send, between, payload=payload)
+    data = int(snaplen) if snaplen else 0
+    return Limits(longest, number, send, between, payload=payload, data=data)
 
 
 def how(output: str, colored: str, verbosity: int, capture: str, save: str) -> How:
@@ -133,6 +156,8 @@ def how(output: str, colored: str, verbosity: int, capture: str, save: str) -> H
         )
     if save and capture:
         raise UsageError("--save and --from: what is read is a capture already")
+    if output == "pcapng" and sys.stdout is not None and sys.stdout.isatty():
+        raise UsageError("-o pcapng is no text", hint="… -o pcapng > FILE, or | wireshark -k -i -")
     if save:
         from kubectl_ebpfnet.capture.write import refuse_existing
 
@@ -144,12 +169,14 @@ def answered(
     what: Asked, until: Limits, shown: How, global_flags: GlobalFlags, timeout: str
 ) -> int:
     """Follow, print, and return the exit code. Raises EbpfnetError."""
+    if shown.output == "pcapng" and not until.data:
+        until = replace(until, data=_SNAPLEN)
     sender = what.question.sender if what.question else None
     if sender is not None:
         global_flags = global_flags.within(sender.namespace, sender.text)
     if what.lost_by is not None:
         global_flags = global_flags.within(what.lost_by.namespace, what.lost_by.text)
-    printed = _Shown(shown.output, shown.view)
+    printed = _Shown(shown.output, shown.view, until.data)
     with global_flags.progress() as progress:
         if shown.capture:
             trace, bundle = _from_capture(what, shown.capture, global_flags, until, printed)
@@ -166,12 +193,14 @@ def answered(
 class _Shown:
     """Prints sightings as they come, where the format has them, and the answer."""
 
-    def __init__(self, output: str, view: View) -> None:
+    def __init__(self, output: str, view: View, snaplen: int) -> None:
         from kubectl_ebpfnet.render.trace.lines import Lines
 
         self._output, self._view = output, view
         self._lines = Lines(view, wide=output == "wide")
         self._any = False
+        self._pcapng: Pcapng | None = None
+        self._snaplen, self._began = snaplen, time.time_ns()
 
     def sighting(self, sighting: Sighting, packet: int, what: str) -> None:
         """Print a sighting."""
@@ -179,15 +208,26 @@ class _Shown:
             from kubectl_ebpfnet.render.trace.document import event_line
 
             emit(event_line(sighting, packet) + "\n")
+        elif self._output == "pcapng":
+            self._file().packet(sighting, self._began)
         elif self._output in ("table", "wide"):
             lines = self._lines.of(sighting, packet, what)
             if lines:
                 self._any = True
                 emit("\n".join(lines) + "\n")
 
+    def _file(self) -> Pcapng:
+        if self._pcapng is None:
+            from kubectl_ebpfnet.render.trace.pcapng import Pcapng
+
+            self._pcapng = Pcapng(sys.stdout.buffer, self._snaplen)
+        return self._pcapng
+
     def answer(self, trace: Trace, bundle: Bundle) -> str:
-        """Return the answer; "" for a stream of events."""
-        if self._output == "events":
+        """Return the answer; "" for a stream of events or packets."""
+        if self._output == "pcapng":
+            self._file()
+        if self._output in ("events", "pcapng"):
             return ""
         if self._output in ("json", "yaml"):
             from kubectl_ebpfnet.render.text.documents import safe_text

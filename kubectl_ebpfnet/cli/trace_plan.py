@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,7 @@ class Limits:
         interval, timeout: of --send, seconds.
         send: packets are sent.
         payload, size: of them.
+        data: bytes of each packet to tell.
     """
 
     seconds: float
@@ -47,6 +49,7 @@ class Limits:
     timeout: float = 2.0
     payload: str = ""
     size: int = 56
+    data: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,7 @@ def plan_of_path(
         send = _send(first, limits) if limits.send and node == path.source.node else None
         requests[node] = TraceRequest(
             filters_of(path, node, backends), seconds=limits.seconds + _SPARE_SECONDS, send=send,
-            sender=sender if send else None, pods=known,
+            sender=sender if send else None, pods=known, data=limits.data,
         )  # fmt: skip
     if limits.send and path.source.node not in requests:
         raise ClusterError("--send: the source is not in the cluster", hint="probe-lb sends so")
@@ -161,9 +164,10 @@ def plan_of_drops(
 
     gatherer.look_for_answerers()
     longest = limits.seconds + _SPARE_SECONDS
+    request = TraceRequest(drops_only=True, seconds=longest, data=limits.data)
     if target.kind == "node":
         node = find_node(gatherer.api, target.name).name
-        request = TraceRequest(node_namespace=True, drops_only=True, seconds=longest)
+        request = replace(request, node_namespace=True)
         title = f"drops of node/{node}"
     else:
         pod = find_pod(gatherer.api, target.kind, target.name, namespace, gatherer.warn)
@@ -172,7 +176,7 @@ def plan_of_drops(
             hint = f"--drops node/{pod.node}" if pod.node else ""
             raise ClusterError(f"pod {pod.name}: {why}", hint=hint)
         node, own = pod.node, namespace_of(pod)
-        request = TraceRequest(pod=own, drops_only=True, seconds=longest, pods=(own,))
+        request = replace(request, pod=own, pods=(own,))
         title = f"drops of pod/{pod.name}"
     gatherer.find_answerers()
     bundle = gatherer.bundle()

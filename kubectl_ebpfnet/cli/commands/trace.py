@@ -27,6 +27,7 @@ Exit codes: 0 delivered, reachable or leaves, 1 error, 2 usage, 3 dropped,
         ("Send a TCP SYN, and follow it and its answer", "trace pod/client 1.1.1.1:80 --send"),
         ("Three pings to a Service's pod", "trace pod/client pod/web --send -c 3 --protocol icmp"),
         ("What the pod itself sends, for a minute", "trace pod/client svc/web:80 --for 1m"),
+        ("For Wireshark", "trace pod/client svc/web:80 -o pcapng > trace.pcapng"),
         ("All that a pod loses, with reason and place", "trace --drops pod/client"),
         ("Each event as a line of JSON", "trace pod/client 1.1.1.1:80 --send -o events"),
     ),
@@ -53,6 +54,7 @@ def run(
     to_namespace: flags.ToNamespace = "",
     capture: flags.Capture = "",
     save: words.Save = "",
+    snaplen: words.Snaplen = "",
     colored: flags.Color = "auto",
     timeout: flags.Timeout = "60s",
 ) -> int:
@@ -63,6 +65,6 @@ def run(
             selector="", all_pods=False,
         )  # fmt: skip
     asked = words.asked(question, drops, source)
-    until = words.limits(count, interval, payload, seconds, timeout, send=send)
+    until = words.limits(count, interval, payload, seconds, timeout, snaplen, send=send)
     shown = words.how(output, colored, global_flags.verbosity, capture, save)
     return words.answered(asked, until, shown, global_flags, timeout)

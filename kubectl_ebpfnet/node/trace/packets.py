@@ -44,7 +44,9 @@ _TUNNELS = ("", "vxlan", "geneve", "ipip")
 _ICMP_ERROR, _FRAGMENT = 1, 6  # enum packet_flags
 _PACKET = "16s16sHHI16s16sQIIIHBBBBBBI"
 _EVENT = struct.Struct(f"=QQ{_PACKET}IIIIIHHBBBB16s16s64sI")
-_CONFIG = struct.Struct("=IIIIHHHH")
+_CONFIG = struct.Struct("=IIIIIHHHH")
+_KEY = struct.Struct("=QQ")
+_BYTES = struct.Struct("=QQI260s")
 _FILTER = struct.Struct("=16s16sHHI")
 _PLACE_AT = struct.calcsize(f"=QQ{_PACKET}IIIIIHH")
 _COUNTERS = struct.Struct("=QQQQQ")
@@ -62,6 +64,7 @@ class Selection:
         everything: every packet of the node.
         programs: which of PROGRAMS are attached.
         events_per_second: the budget in the kernel; what is over it is counted.
+        data: bytes of each packet to tell, at most MOST_DATA: a record of their own.
         ring_bytes: room for events that were not read yet: a power of two.
         vxlan_ports, geneve_ports: UDP ports of tunnels, two each at most.
     """
@@ -71,6 +74,7 @@ class Selection:
     everything: bool = False
     programs: tuple[str, ...] = tuple(PROGRAMS)
     events_per_second: int = 20_000
+    data: int = 0
     ring_bytes: int = 1 << 22
     vxlan_ports: tuple[int, ...] = _VXLAN_PORTS
     geneve_ports: tuple[int, ...] = _GENEVE_PORTS
@@ -122,7 +126,8 @@ class PacketTrace:
             KernelError: the ring buffer cannot be read.
         """
         for record in self.records(seconds):
-            yield self.event_of(record)
+            if bytes_of(record) is None:
+                yield self.event_of(record)
 
     def records(self, seconds: float) -> list[bytes]:
         """Return the same as the kernel wrote it: an event costs a tenth until it is read.
@@ -153,7 +158,7 @@ def _config(selection: Selection) -> bytes:
     )
     head = _CONFIG.pack(
         len(filters), selection.netns, selection.everything, selection.events_per_second,
-        *vxlan, *geneve,
+        selection.data, *vxlan, *geneve,
     )  # fmt: skip
     packed = b"".join(
         _FILTER.pack(
@@ -220,6 +225,20 @@ def event_of(record: bytes, reasons: dict[int, str]) -> PacketEvent:
 
 
 _DROP = _PLACES.index(Place.DROP)
+
+
+def key_of(record: bytes) -> tuple[int, int]:
+    """Return what an event and the bytes of its packet have in common: time and buffer."""
+    time, address = _KEY.unpack_from(record)
+    return time, address
+
+
+def bytes_of(record: bytes) -> bytes | None:
+    """Return a packet's first bytes; None for a record of an event."""
+    if len(record) != _BYTES.size:
+        return None
+    _, _, length, data = _BYTES.unpack(record)
+    return bytes(data[:length])
 
 
 def is_drop(record: bytes) -> bool:

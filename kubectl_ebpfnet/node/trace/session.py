@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from kubectl_ebpfnet.errors import EbpfnetError, KernelError
 from kubectl_ebpfnet.model.bpf import Attachment
@@ -29,7 +30,7 @@ from kubectl_ebpfnet.model.events import (
 )
 from kubectl_ebpfnet.model.protocol import codec
 from kubectl_ebpfnet.model.protocol.questions import NodeRequest, node_argv
-from kubectl_ebpfnet.model.protocol.tracing import GO, TraceRequest
+from kubectl_ebpfnet.model.protocol.tracing import GO, MOST_DATA, TraceRequest
 from kubectl_ebpfnet.node.bpf.attachments import attachments
 from kubectl_ebpfnet.node.host import netns
 from kubectl_ebpfnet.node.trace.owners import Owners
@@ -38,7 +39,9 @@ from kubectl_ebpfnet.node.trace.packets import (
     PROGRAMS,
     PacketTrace,
     Selection,
+    bytes_of,
     is_drop,
+    key_of,
 )
 from kubectl_ebpfnet.node.trace.send import Sender
 
@@ -49,6 +52,8 @@ _MOST_QUEUED = 1 << 20
 """Bytes of lines that wait for the client."""
 _CHANGES_SECONDS = 1.0
 _PARTING_SECONDS = 5.0
+_LATE = 64
+"""Newest events of which the bytes may still come: one a processor."""
 
 
 def main(words: list[str]) -> int:
@@ -100,6 +105,8 @@ class _Session:
         self._end = ""
         self._programs: dict[tuple[str, str], tuple[int, ...]] | None = None
         self._looked = 0.0
+        self._bytes: dict[tuple[int, int], bytes] = {}
+        self._late: list[bytes] = []
 
     def run(self) -> None:
         """Trace until the client, the time or a signal ends it. Raises KernelError."""
@@ -121,7 +128,8 @@ class _Session:
                     self._end = f"its time of {self._request.seconds:g} s is over"
             if sender is not None:
                 sender.stop()
-            self._read(trace, 0)
+            for _ in range(2):  # what came late, too
+                self._read(trace, 0)
             self._losses(trace)
         for each in self._reports():
             self._say(TraceLine(sent=each))
@@ -151,6 +159,7 @@ class _Session:
             netns=inode,
             programs=DROPS_ONLY if asked.drops_only else tuple(PROGRAMS),
             events_per_second=_KERNEL_BUDGET,
+            data=min(asked.data, MOST_DATA),
             ring_bytes=_RING_BYTES,
             vxlan_ports=asked.vxlan_ports,
             geneve_ports=asked.geneve_ports,
@@ -183,18 +192,34 @@ class _Session:
 
     def _read(self, trace: PacketTrace, seconds: float) -> None:
         now = time.monotonic()
-        for record in trace.records(seconds):
+        for record in self._with_bytes(trace.records(seconds)):
             budget = self._drops if is_drop(record) else self._budget
             if len(self._out) >= _MOST_QUEUED or not budget.take(now):
                 self._not_told += 1
                 continue
             packet = trace.event_of(record)
+            if data := self._bytes.pop(key_of(record), b""):
+                packet = replace(packet, data=data.hex())
             if self._owners.is_neighbours(packet.netns):
                 continue
             if packet.netns and (owner := self._owners.of(packet.netns)) not in self._named:
                 self._named.add(owner)  # once without a process, and again when one is found
                 self._say(TraceLine(namespace=owner))
             self._say(TraceLine(packet=packet))
+
+    def _with_bytes(self, records: list[bytes]) -> list[bytes]:
+        """Keep the bytes of packets aside; return the events whose bytes are here, or will not
+        come: an event may be read before the record behind it."""
+        if not self._request.data:
+            return records
+        found = {key_of(each): data for each in records if (data := bytes_of(each)) is not None}
+        late = set(map(key_of, self._late))
+        self._bytes = {key: data for key, data in self._bytes.items() if key in late} | found
+        events = [each for each in records if bytes_of(each) is None]
+        newest = {id(each) for each in events[-_LATE:] if key_of(each) not in self._bytes}
+        ready = [*self._late, *(each for each in events if id(each) not in newest)]
+        self._late = [each for each in events if id(each) in newest]
+        return ready
 
     def _losses(self, trace: PacketTrace) -> bool:
         """Count what is missing; tell whether it is more than was told."""

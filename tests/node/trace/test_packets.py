@@ -73,7 +73,7 @@ def test_filters_are_packed_as_the_program_reads_them() -> None:
     asked = PacketFilter(_CLIENT, _SERVER, None, 80, TCP)
     packed = packets._config(Selection((asked,), netns=5, events_per_second=7))
     head = packets._CONFIG.unpack_from(packed)
-    assert head == (1, 5, 0, 7, _port(8472), _port(4789), _port(6081), 0)
+    assert head == (1, 5, 0, 7, 0, _port(8472), _port(4789), _port(6081), 0)
     begin = packets._CONFIG.size
     assert packed[begin : begin + 16] == _MAPPED
     assert packed[begin + 34 : begin + 36] == b"\x00\x50"

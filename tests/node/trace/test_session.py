@@ -160,3 +160,17 @@ def test_a_request_for_nothing_is_refused() -> None:
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "wants filters" in done.stderr
+
+
+def test_the_bytes_of_each_packet_are_told_where_they_are_asked_for(sender: int) -> None:
+    send = SendRequest(UDP, ip_address(lan.SERVER[4]), lan.ECHO, payload="who is there?")
+    lines = told(to_server(send, sender, data=64))
+    packets = [line.packet for line in lines if line.packet and line.packet.device]
+    assert len(packets) >= 8
+    for packet in packets:
+        data = bytes.fromhex(packet.data)
+        assert packet.flow is not None
+        assert data[12:16] == packet.flow.source.packed
+        assert data[16:20] == packet.flow.destination.packed
+        assert data[28:] == b"who is there?"
+        assert len(data) == packet.size
