@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from kubectl_ebpfnet.explain.trace import words
+from kubectl_ebpfnet.explain.trace import reasons, words
 from kubectl_ebpfnet.explain.trace.fate import place_name
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.events import Direction, SentPacket
@@ -14,6 +14,8 @@ from kubectl_ebpfnet.model.net import RST, SYN, TCP
 from kubectl_ebpfnet.model.path import Verdict
 from kubectl_ebpfnet.model.trace import Fate, Lost, Sighting, TracedPacket, Watched
 
+_ACK = 0x10
+_SEQUENCES = 1 << 32
 _CAME = (Fate.DELIVERED, Fate.ARRIVED)
 
 
@@ -38,10 +40,23 @@ class Judged:
 
 
 def lost_for_good(packets: Iterable[TracedPacket]) -> list[TracedPacket]:
-    """Return the packets that were dropped, without those of which TCP sent another that came."""
+    """Return the packets that were dropped, without those of which TCP sent another that came, or
+    whose data the other end acknowledges all the same (RFC 9293, 3.4)."""
     all_of_them = list(packets)
     came = {_key(p) for p in all_of_them if p.fate in _CAME and _protocol(p) == TCP}
-    return [p for p in all_of_them if p.fate is Fate.DROPPED and _key(p) not in came]
+    dropped = [p for p in all_of_them if p.fate is Fate.DROPPED and _key(p) not in came]
+    return [p for p in dropped if not any(_acknowledges(each, p) for each in all_of_them)]
+
+
+def _acknowledges(answer: TracedPacket, packet: TracedPacket) -> bool:
+    if _protocol(packet) != TCP or answer.direction is packet.direction:
+        return False
+    told, asked = answer.sightings[-1].event, packet.sightings[0].event
+    first = answer.sightings[0].event
+    if asked.flow is None or asked.flow.reversed() not in (told.flow, first.flow):
+        return False
+    ahead = (told.ack - asked.seq - 1) % _SEQUENCES
+    return bool(told.tcp_flags & _ACK) and not told.tcp_flags & RST and ahead < _SEQUENCES // 2
 
 
 def of_flow(
@@ -130,6 +145,10 @@ def _by_answers(packets: Sequence[TracedPacket]) -> Judged | None:
     back = [each for each in packets if each.direction is Direction.BACK]
     good = [each for each in back if _is_good(each)]
     lost = lost_for_good(forth)
+    stuck = [p for p in lost if _protocol(p) == TCP and _is_before_sockets(p)]
+    if good and stuck:
+        text = f"{len(good)} answers came back, and {len(stuck)} of {len(forth)} packets never came"
+        return Judged(Verdict.DROPPED, f"{text}: {stuck[-1].reason}", stuck[-1])
     if good:
         note = f"; {len(lost)} of {len(forth)} packets were dropped" if lost else ""
         return Judged(Verdict.DELIVERED, f"{len(good)} answers came back{note}")
@@ -189,6 +208,11 @@ def _by_places(packets: Sequence[TracedPacket], nodes: Sequence[Watched]) -> Jud
     if last.fate is Fate.LEFT:
         return Judged(Verdict.LEAVES, f"{last.reason}; no answer was seen")
     return Judged(Verdict.UNKNOWN, last.reason)
+
+
+def _is_before_sockets(packet: TracedPacket) -> bool:
+    """Whether it was lost on its way; an end drops much of a connection that is over."""
+    return any(each.lost is Lost.YES and reasons.of(each.event).final for each in packet.sightings)
 
 
 def _is_good(packet: TracedPacket) -> bool:

@@ -117,6 +117,12 @@ SCENARIOS: dict[str, Scenario] = {
     "netfilter_half": Scenario(
         nft=_filter("udp dport 5000 numgen inc mod 2 0 drop"), count=4
     ),
+    "tcp_fin_lost": Scenario(
+        nft=_filter("tcp dport 5000 tcp flags & (syn | fin | rst) == fin drop"),
+        protocol=TCP,
+        count=1,
+        linger=1.0,
+    ),
     "tcp_syn_lost_once": Scenario(
         nft=_filter("tcp dport 5000 tcp flags syn numgen inc mod 2 0 drop"), protocol=TCP, count=1
     ),

@@ -39,7 +39,7 @@ DROPPED = {
 
 def test_each_recording_is_asked_for() -> None:
     recorded = {path.stem for path in DATA.glob("*.jsonl")}
-    assert recorded == set(SCENARIOS) == {*DELIVERED, *DROPPED}
+    assert recorded == set(SCENARIOS) == {*DELIVERED, *DROPPED, "tcp_fin_lost"}
 
 
 @pytest.mark.parametrize("name", DELIVERED)
@@ -60,3 +60,15 @@ def test_a_loss_has_its_place_and_reason(name: str) -> None:
     assert len(lost) == (1 if name == "mtu" else 2)
     back = "answer" in name
     assert {p.direction for p in lost} == {Direction.BACK if back else Direction.FORTH}
+
+
+def test_a_connection_that_is_answered_and_then_stuck_is_dropped() -> None:
+    """Nothing but the sockets' own word is away: here the FIN and its repetitions are lost."""
+    trace = answer([line for line in lines_of("tcp_fin_lost") if not line.sent])
+    assert trace.verdict is Verdict.DROPPED
+    assert "1 answers came back, and 4 of 6 packets never came: a rule" in trace.reason
+
+
+def test_a_segment_that_was_sent_again_and_came_is_not_lost() -> None:
+    trace = answer([line for line in lines_of("tcp_syn_lost_once") if not line.sent])
+    assert (trace.verdict, trace.reason) == (Verdict.DELIVERED, "2 answers came back")
