@@ -7,7 +7,7 @@ from kubectl_ebpfnet.model.net import Flow, endpoint_text
 from kubectl_ebpfnet.model.trace import Lost, Owner, Sighting
 from kubectl_ebpfnet.render.text.style import Style
 from kubectl_ebpfnet.render.text.view import View
-from kubectl_ebpfnet.render.text.wrap import columns
+from kubectl_ebpfnet.render.text.wrap import columns, hanging
 
 PLACES = {
     Place.QUEUE: "sent by",
@@ -85,8 +85,10 @@ class Lines:
         lines = [line]
         if view.width and columns(line) > view.width:
             indent = " " * len(head)
-            lines = [f"{head}{owner}  {place}", f"{indent}  {name}"]
-        lines += [f"{' ' * len(head)}  {text}" for text in self._more(sighting)]
+            lines = hanging(head, f"{owner}  {place}", view.width)
+            lines += hanging(f"{indent}  ", name, view.width)
+        for text in self._more(sighting):
+            lines += hanging(f"{' ' * len(head)}  ", text, view.width)
         if sighting.lost is Lost.YES:
             lines[0] = self._style.mark(view.text("✗"), lines[0])
         return lines
@@ -107,6 +109,8 @@ class Lines:
         if event.place is Place.DROP:
             reason = event.reason or "this kernel tells no reason"
             more.append(f"{reason}{f', {event.where}' if event.where else ''}")
+        if sighting.cilium is not None:
+            more.append(f"Cilium: {sighting.cilium.kind} {sighting.cilium.summary}")
         if sighting.note:
             more.append(sighting.note)
         if event.program:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
 
+from kubectl_ebpfnet.model.cilium_events import MonitorEvent
 from kubectl_ebpfnet.model.events import Direction, Losses, PacketEvent, Place, SentPacket
 from kubectl_ebpfnet.model.net import TCP, Flow
 from kubectl_ebpfnet.model.path import Verdict
@@ -38,6 +40,19 @@ def test_a_line_keeps_within_the_terminal_and_has_owner_place_and_addresses(widt
     for word in ("0.500000 →", "pod default/client on n1", "sent by eth0", "SYN",
                  "10.0.0.1:40000 → 1.1.1.1:80"):  # fmt: skip
         assert word in text
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_long_names_and_ids_keep_within_the_terminal(width: int) -> None:
+    notice = MonitorEvent("drop", "Policy denied\x1b[2J", None)
+    long = replace(
+        sighting(Place.DROP, Lost.YES, reason="NETFILTER_DROP", where="nft_do_chain+0x1/" * 9),
+        owner=Owner("pod", "n" * 63, "p" * 253), note="word " * 40, cilium=notice,
+    )  # fmt: skip
+    lines = Lines(View(width), wide=True).of(long, 1, "data " * 40)
+    assert max(map(len, lines)) <= width
+    assert "Cilium: drop Policy denied" in "\n".join(lines)
+    assert "\x1b" not in "\n".join(lines)
 
 
 def test_a_loss_is_marked_and_says_why() -> None:
