@@ -8,7 +8,18 @@ from kubectl_ebpfnet.render.text.style import escape
 PROSE = 120
 """Columns beyond which no sentence goes: longer lines are hard to read."""
 _IN_ASCII = str.maketrans(
-    {"→": "->", "↔": "<->", "✓": "+", "✗": "x", "…": "...", "“": '"', "”": '"', "×": "x"}
+    {
+        "→": "->",
+        "←": "<-",
+        "↔": "<->",
+        "✓": "+",
+        "✗": "x",
+        "…": "...",
+        "“": '"',
+        "”": '"',
+        "×": "x",
+        "·": ".",
+    }
 )
 
 

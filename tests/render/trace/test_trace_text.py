@@ -115,3 +115,11 @@ def test_what_was_not_watched_is_said() -> None:
     text = summary(shown, View(80))
     assert "Missing n1: no libbpf" in text
     assert "Missing n2 does not see xmit" in text
+
+
+def test_arrows_of_answers_and_of_no_direction_are_ascii_too() -> None:
+    for direction, arrow in ((Direction.BACK, "<-"), (Direction.NONE, ".")):
+        seen = sighting()
+        seen = replace(seen, event=replace(seen.event, direction=direction))
+        line, *_ = Lines(View(120, ascii=True), wide=False).of(seen, 1, "SYN")
+        assert line.startswith(f"  0.500000 {arrow} ")
