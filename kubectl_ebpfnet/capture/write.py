@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -102,7 +103,12 @@ def _move_into_place(temporary: Path, target: Path, overwrite: bool) -> None:
 
 
 def _name(unnamed: Path, target: Path, overwrite: bool) -> None:
-    """Give a file without a name its own (open(2), O_TMPFILE)."""
+    """Give a file without a name its own (open(2), O_TMPFILE).
+
+    Raises:
+        FileExistsError: there is one, and it is to stay.
+        OSError: neither a link nor a copy can be made.
+    """
     root = os.open("/", os.O_RDONLY)  # a descriptor makes it linkat(2), which follows the link
     try:
         try:
@@ -113,6 +119,9 @@ def _name(unnamed: Path, target: Path, overwrite: bool) -> None:
             beside = target.with_name(f".{target.name}.{os.getpid()}.part")
             os.link(unnamed, beside, src_dir_fd=root)
             beside.replace(target)
+        except OSError:  # a file system that takes the flag, and no link
+            with open(unnamed, "rb") as file, target.open("xb" if not overwrite else "wb") as copy:
+                shutil.copyfileobj(file, copy)
     finally:
         os.close(root)
 

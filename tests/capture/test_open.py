@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -664,6 +665,19 @@ def test_a_killed_run_leaves_no_file(tmp_path: Path) -> None:
     done = subprocess.run((sys.executable, "-c", program), check=False)
     assert done.returncode == -9
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_file_system_without_links_gets_a_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool
+) -> None:
+    def refuse(*_: object, **_more: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "no links")
+
+    monkeypatch.setattr(os, "link", refuse)
+    write_bundle(tmp_path / "x.zip", RECORDS, overwrite=overwrite)
+    assert len(open_bundle(tmp_path / "x.zip").records) == len(RECORDS)
+    assert os.listdir(tmp_path) == ["x.zip"]
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:

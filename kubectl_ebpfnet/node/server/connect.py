@@ -38,7 +38,7 @@ def main(digest: str, words: list[str]) -> int:
         code = reach(f"{side}/node.sock", "\0".join(words), 0, 1, 2)
         if code is not None:
             if not code:
-                print("the node side was killed: is its memory short?", file=sys.stderr)
+                print("the node side ended in the middle: was its memory short?", file=sys.stderr)
             return code[0] if code else 1
         if not os.path.exists(side):
             if os.path.exists(f"{FOLDER}/first.sock"):

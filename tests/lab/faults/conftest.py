@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,9 +28,16 @@ def nothing_left(our_lab: Lab, tmp_path: Path) -> Iterator[Path]:
     before = count(our_lab, folder)
     yield folder
     (folder / "x.zip").unlink(missing_ok=True)  # a capture that was made before the end
-    wait_until(lambda: not count(our_lab, folder).objects - before.objects, 60)
+    _gone(lambda: count(our_lab, folder).objects - before.objects, 60)
     after = count(our_lab, folder)
     assert not after.links - before.links
     assert not after.programs - before.programs
-    wait_until(lambda: not count(our_lab, folder).processes - before.processes, 30)
+    _gone(lambda: count(our_lab, folder).processes - before.processes, 30)
     assert after.files == set()
+
+
+def _gone(left: Callable[[], set[Any]], seconds: float) -> None:
+    try:
+        wait_until(lambda: not left(), seconds)
+    except AssertionError:
+        assert left() == set(), f"after {seconds} s"
