@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import Counter
 
 from kubectl_ebpfnet.model.events import Direction, Place
-from kubectl_ebpfnet.model.trace import Fate, Trace
+from kubectl_ebpfnet.model.trace import Fate, Lost, Trace
 from kubectl_ebpfnet.render.path.headline import LABEL, VERDICT
+from kubectl_ebpfnet.render.text.columns import columns
 from kubectl_ebpfnet.render.text.style import Style
 from kubectl_ebpfnet.render.text.view import View
 from kubectl_ebpfnet.render.text.wrap import command, hanging
+from kubectl_ebpfnet.render.trace.lines import flow_text, owner_text
 
+_MOST = 50  # rows of drops
 _MARKS = {True: "✓", False: "·", None: "?"}
 
 
@@ -106,23 +109,22 @@ def _hops(trace: Trace, view: View) -> list[str]:
 
 
 def drops(trace: Trace, view: View) -> list[str]:
-    """Return a table of drops: how many, where, and why."""
+    """Return a table of drops: how many, whether each is a loss, where, and why."""
     found: Counter[tuple[str, ...]] = Counter()
     for packet in trace.packets:
         for sighting in packet.sightings:
             event = sighting.event
-            if event.place is not Place.DROP or sighting.lost.value == "no":
+            if event.place is not Place.DROP or sighting.lost is Lost.NO:
                 continue
-            from kubectl_ebpfnet.render.trace.lines import flow_text, owner_text
-
             to = flow_text(event.flow) if event.flow else packet.what
             found[
-                sighting.node, owner_text(sighting.owner), event.device,
-                event.reason or event.where, to,
+                "yes" if sighting.lost is Lost.YES else "maybe", sighting.node,
+                owner_text(sighting.owner), event.device, event.reason or event.where, to,
             ] += 1  # fmt: skip
     if not found:
         return []
-    from kubectl_ebpfnet.render.text.columns import columns
-
-    rows = [[str(n), *(view.text(cell) for cell in row)] for row, n in found.most_common(50)]
-    return columns(("COUNT", "NODE", "OWNER", "DEVICE", "REASON", "PACKET"), rows)
+    rows = [[str(n), *(view.text(cell) for cell in row)] for row, n in found.most_common(_MOST)]
+    lines = columns(("COUNT", "LOST", "NODE", "OWNER", "DEVICE", "REASON", "PACKET"), rows)
+    if len(found) > _MOST:
+        lines.append(f"… and {len(found) - _MOST} more")
+    return [view.text(line) if view.ascii else line for line in lines]

@@ -123,3 +123,17 @@ def test_arrows_of_answers_and_of_no_direction_are_ascii_too() -> None:
         seen = replace(seen, event=replace(seen.event, direction=direction))
         line, *_ = Lines(View(120, ascii=True), wide=False).of(seen, 1, "SYN")
         assert line.startswith(f"  0.500000 {arrow} ")
+
+
+def test_drops_are_a_table_that_says_which_are_losses() -> None:
+    lost = sighting(Place.DROP, Lost.YES, reason="NETFILTER_DROP")
+    maybe = sighting(Place.DROP, Lost.UNDECIDED, reason="NO_SOCKET")
+    packets = tuple(
+        TracedPacket(n, Direction.NONE, "SYN", (each,), Fate.DROPPED, "")
+        for n, each in enumerate((lost, lost, maybe), 1)
+    )
+    shown = Trace("drops of pod/client", None, Verdict.DROPPED, "2", packets, ())
+    rows = [line.split()[:2] for line in summary(shown, View(120)).splitlines()]
+    assert ["COUNT", "LOST"] in rows
+    assert ["2", "yes"] in rows
+    assert ["1", "maybe"] in rows
