@@ -11,6 +11,7 @@ import os
 import selectors
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 
 from kubectl_ebpfnet.cluster.client.session import Session
@@ -58,12 +59,14 @@ class _NodeSession:
         self._stdin, self.to_stdin = os.pipe()
         self.stdout, self._to_stdout = os.pipe()
         self._stderr, self._to_stderr = os.pipe()
+        os.set_blocking(self._stderr, False)  # it may be open still when this end is given up
         self._rest = b""
         self._kept, self._not_kept = bytearray(), 0
         self._count = 0
         self._losses = Losses()
         self._started = now()
         self._error, self._exit_code = "", -1
+        self._said_end = ""
         self.ready = self.ended = False
         threading.Thread(target=self._run, name=f"trace {node}", daemon=True).start()
 
@@ -102,15 +105,16 @@ class _NodeSession:
             yield from self._end("")
 
     def _take(self, line: bytes) -> Iterator[NodeLine]:
-        self._count += 1
         try:
             told: TraceLine = codec.fact(line, TraceLine, source=f"trace on {self.node}")
-        except ParseError as error:
-            yield NodeLine(self.node, self._count, problem=str(error))
+        except ParseError as error:  # the record lacks the line, and says so
+            yield self.fails(str(error))
             return
+        self._count += 1
         self.ready = self.ready or told.layers is not None
         if told.losses is not None:
             self._losses = told.losses
+        self._said_end = told.end or self._said_end
         if told.packet is None or len(self._kept) < _MOST_KEPT:
             self._kept += line + b"\n"
         else:
@@ -121,12 +125,25 @@ class _NodeSession:
         if self.ended:
             return
         self.ended = True
-        stderr = os.read(self._stderr, _MOST_STDERR).decode("utf-8", "replace").strip()
+        stderr = ""
+        with contextlib.suppress(BlockingIOError):
+            stderr = os.read(self._stderr, _MOST_STDERR).decode("utf-8", "replace").strip()
         why = problem or self._error or (stderr if self._exit_code else "")
         if not why and not self.ready:
             why = stderr or "it ended before it watched anything"
+        if not why and (self.to_stdin >= 0 or not self._said_end):
+            why = f"it was not watched to the end: {self._said_end or 'its last line is missing'}"
         self._error = why
         yield NodeLine(self.node, self._count, problem=why)
+
+    def fails(self, why: str) -> NodeLine:
+        """Say, in the record too, why what it tells is not all."""
+        self._error = self._error or why
+        return NodeLine(self.node, self._count, problem=why)
+
+    def give_up(self, why: str) -> Iterator[NodeLine]:
+        """Take it for ended, whatever it still does."""
+        yield from self._end(why)
 
     def record(self) -> Record:
         """Return all that it told, as a record."""
@@ -161,6 +178,7 @@ class Sessions:
             for node, container in containers.items()
         ]
         self._selector = selectors.DefaultSelector()
+        self._read: deque[NodeLine] = deque()
         for each in self._all:
             self._selector.register(each.stdout, selectors.EVENT_READ, each)
 
@@ -199,16 +217,29 @@ class Sessions:
     def lines(self, seconds: float) -> Iterator[NodeLine]:
         """Yield what nodes tell, until all have ended or the time is over."""
         until = time.monotonic() + seconds
-        while self.running and (left := until - time.monotonic()) > 0:
+        while (self.running or self._read) and (left := until - time.monotonic()) > 0:
             yield from self.next_lines(min(left, 0.5))
+
+    def not_ready(self, why: str) -> Iterator[NodeLine]:
+        """Yield a problem for each that runs and does not watch yet."""
+        yield from (each.fails(why) for each in self._all if not (each.ready or each.ended))
+
+    def give_up(self, why: str) -> Iterator[NodeLine]:
+        """Yield a problem for each that runs, and wait for it no longer."""
+        for each in self._all:
+            if not each.ended:
+                self._selector.unregister(each.stdout)
+                yield from each.give_up(why)
 
     def next_lines(self, seconds: float) -> Iterator[NodeLine]:
         """Yield what nodes tell now; wait so long for the first."""
-        for key, _ in self._selector.select(seconds):
+        for key, _ in () if self._read else self._selector.select(seconds):
             each: _NodeSession = key.data
-            yield from each.read()
+            self._read.extend(each.read())
             if each.ended:
                 self._selector.unregister(each.stdout)
+        while self._read:  # what an interrupt leaves here is yielded by the next call
+            yield self._read.popleft()
 
     def records(self) -> list[Record]:
         """Return what each node told."""

@@ -38,6 +38,7 @@ def watch(
 ) -> tuple[Trace, Bundle]:
     """Watch until the limits or an interrupt; return the answer, and all records."""
     from kubectl_ebpfnet.active.trace import Sessions, containers_on
+    from kubectl_ebpfnet.collect.ask.unasked import unavailable_record
     from kubectl_ebpfnet.explain.trace.answer import trace_of
 
     told = _nothing_told(bundle)
@@ -48,7 +49,10 @@ def watch(
 
     progress.show(f"node pods on {', '.join(plan.nodes)}")
     containers, told.problems = containers_on(gatherer.answerers, plan.nodes, gatherer.deadline)
-    records: list[Record] = []
+    records: list[Record] = [
+        unavailable_record(node_place(node), q.TRACE.node_argv, why)
+        for node, why in told.problems.items()
+    ]
     if containers:
         progress.show("loading BPF programs")
         with Sessions(gatherer.session, containers, plan.requests) as sessions:
@@ -64,9 +68,11 @@ def watch(
             sessions.stop()
             for each in sessions.lines(_READY_SECONDS):
                 follow(each)
+            for each in sessions.give_up(f"it told no end within {_READY_SECONDS:g} s"):
+                follow(each)
             held.release(everything=True)
             progress.show("")
-            records = sessions.records()
+            records += sessions.records()
     whole = bundle_of([*bundle.records, *records], bundle.source, bundle.note)
     return trace_of(told, plan.title, plan.flow, plan.nodes, plan.path), whole
 
@@ -147,6 +153,8 @@ def _until_ready(sessions: Sessions, follow: Callable[[NodeLine], None]) -> None
     while sessions.running and not sessions.ready and time.monotonic() < until:
         for each in sessions.next_lines(0.2):
             follow(each)
+    for each in sessions.not_ready(f"it did not watch within {_READY_SECONDS:g} s"):
+        follow(each)
 
 
 def _until_done(
