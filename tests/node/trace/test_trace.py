@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from kubectl_ebpfnet.errors import Unsupported
+from kubectl_ebpfnet.node.trace import packets
 from kubectl_ebpfnet.node.trace.packets import PROGRAMS, PacketTrace, Selection
 from tests.network_namespaces import why_not
 from tests.node.trace import checks, lan, programs
@@ -59,7 +60,7 @@ def test_a_program_that_the_kernel_refuses_is_named_and_the_others_are_attached(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     source = tmp_path / "half.bpf.c"
-    source.write_text(_HALF)
+    source.write_text(_HALF.replace("SIZE", str(len(packets._config(Selection())))))
     monkeypatch.setattr("kubectl_ebpfnet.node.bpf.libbpf.BUILT", tmp_path)
     programs.compile_to(source, tmp_path / "trace.bpf.o", ours=True)
     with PacketTrace(Selection(programs=("queue", "drop"))) as trace:
@@ -73,7 +74,7 @@ _HALF = """
 #include "kernel.h"
 #include <bpf/bpf_helpers.h>
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
-const volatile char config[664] SEC(".rodata.config") = {};
+const volatile char config[SIZE] SEC(".rodata.config") = {};
 struct { __uint(type, BPF_MAP_TYPE_RINGBUF); __uint(max_entries, 4096); } events SEC(".maps");
 SEC("tp_btf/net_dev_queue") int queue(__u64 *ctx) { return config[0] * 0; }
 SEC("tp_btf/kfree_skb") __attribute__((naked)) int drop(__u64 *ctx) { asm volatile("exit"); }
