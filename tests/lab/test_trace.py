@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -139,9 +140,16 @@ def test_an_interrupt_ends_it_with_the_answer_and_leaves_nothing(our_lab: Lab) -
     ]
     pipe = subprocess.PIPE
     with subprocess.Popen(argv, env=our_lab.env(), stdout=pipe, stderr=pipe, text=True) as process:
-        wait_until(lambda: loaded() - before)
-        our_lab.run("client", "nc", "-w", "1", WORLD_ADDRESS, "80")
         assert process.stdout is not None
+        out = process.stdout.fileno()
+
+        def told() -> bool:
+            """Whether it told of a connection; they begin before it watches, too."""
+            our_lab.run("client", "nc", "-w", "1", WORLD_ADDRESS, "80")
+            return bool(select.select([out], [], [], 1)[0])
+
+        wait_until(lambda: loaded() - before)
+        wait_until(told)
         first = json.loads(process.stdout.readline())
         assert first["event"]["flow"]["destination_port"] in (
             80,

@@ -8,7 +8,6 @@ A question of each namespace (`pod: links`) has its exit code, its error and its
 import json
 import sys
 
-from kubectl_ebpfnet.model.node_facts import NODE_FACTS
 from kubectl_ebpfnet.model.protocol.questions import (
     HOST_PROGRAMS,
     NodeRequest,
@@ -16,12 +15,13 @@ from kubectl_ebpfnet.model.protocol.questions import (
     node_argv,
 )
 from kubectl_ebpfnet.node.server.answer import whole_answer
+from kubectl_ebpfnet.node.server.registry import FUNCTIONS
 
 found = {}
 for place, pod in json.loads(sys.argv[1]).items():
     netns = None if pod is None else PodNamespace(pod[0], tuple(pod[1]))
     words = {"fib": ["1.1.1.1"], "forward": ["1.1.1.1"], "snat-use": ["6", "1.1.1.1", "80"]}
-    argvs = {name: node_argv(name, *words.get(name, ())) for name in NODE_FACTS}
+    argvs = {name: node_argv(name, *words.get(name, ())) for name in FUNCTIONS}
     del argvs["probe"]  # sends, and needs to know where to
     argvs |= {one[0]: one for one in HOST_PROGRAMS}
     if netns is None:
