@@ -29,7 +29,9 @@ enum copies { ONLY_ONE, COPY_LIVES, COPY_LIVED };
 enum tunnel { NO_TUNNEL, VXLAN, GENEVE, IP_IN_IP };
 
 #define MOST_FILTERS 16
-#define KERNEL_ADDRESS(pointer) ((__u64)(pointer) >> 48 == 0xffff)
+/* With five levels of page tables, and on arm64 with 52 bits, they begin below 0xffff. What sockets keep in the
+ * place of a device never has this bit (net/ipv4/udp.c, udp_dev_scratch). */
+#define KERNEL_ADDRESS(pointer) ((__u64)(pointer) >> 63)
 
 struct tuple { /* IPv4 addresses as ::ffff:a.b.c.d; network byte order */
 	__u32 source[4];
@@ -774,9 +776,10 @@ static __always_inline void track(struct sk_buff *skb, const struct packet *pack
 	learn_all(skb->_nfct, packet, seen->direction);
 }
 
-/* Tell most packets that are not followed by one read of their headers, and connection tracking's tuple: a
- * foreign one pays for this alone. TCP and UDP, whole, without IPv4 options and without a tunnel; of the rest
- * nothing is said. */
+/* Tell most packets that are not followed by one read of their headers: a foreign one pays for this, and for
+ * by_conntrack, alone. TCP and UDP, whole, without IPv4 options and without a tunnel; of the rest nothing is
+ * said. by_conntrack is the caller's: below this frame it would exceed the stack of Linux before 6.8, which
+ * counts frames in steps of 32 bytes (kernel/bpf/verifier.c, check_max_stack_depth). */
 static __noinline int is_foreign(struct sk_buff *skb, const unsigned char *at, __u32 version)
 {
 	__u32 words[11]; /* an IP header, and the ports behind it */
@@ -802,7 +805,7 @@ static __noinline int is_foreign(struct sk_buff *skb, const unsigned char *at, _
 	tuple.destination_port = ports >> 16;
 	if (tuple.protocol != TCP && (tuple.protocol != UDP || tunnel_at(tuple.destination_port)))
 		return 0;
-	return !by_filter(&tuple) && !by_learned(&tuple) && !by_conntrack(skb->_nfct);
+	return !by_filter(&tuple) && !by_learned(&tuple);
 }
 
 static __always_inline int
@@ -816,7 +819,7 @@ look(struct sk_buff *skb, struct net_device *dev, int receiving, struct seen *se
 	if (!config.filters && !config.all && config.netns != netns_of(skb, dev))
 		return 0;
 	at = network_of(skb, receiving, &version);
-	if (at && !config.all && !config.netns && is_foreign(skb, at, version))
+	if (at && !config.all && !config.netns && is_foreign(skb, at, version) && !by_conntrack(skb->_nfct))
 		return 0;
 	__builtin_memset(&packet, 0, sizeof(packet));
 	known = at && read_packet(skb, at, version, &packet);
