@@ -9,6 +9,7 @@ Linux, iproute2 and nft.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import subprocess
@@ -79,8 +80,21 @@ def open_socket(node: str, version: int = 4, kind: int = socket.SOCK_DGRAM) -> s
 
 
 @contextmanager
+def _alone() -> Iterator[None]:
+    """Wait for others: a trace sees all namespaces, and theirs have these addresses."""
+    with open(f"/run/ebpfnet-trace-{os.getuid()}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
 def lan() -> Iterator[None]:
-    """The three nodes, and who answers at the server; gone with the block."""
+    """The three nodes, and who answers at the server, once on this machine; gone with the block."""
+    with _alone():
+        yield from _lan()
+
+
+def _lan() -> Iterator[None]:
     made: list[str] = []
     servers: list[socket.socket] = []
     try:
