@@ -71,7 +71,8 @@ def translate(
     passed = nat.outcomes[-1].passed or context
     here = here.to(here.stage, netfilter=replace(passed, state=context.state))
     targets = _targets(nat)
-    if targets:
+    without_port = service is None and here.packet.flow.destination_port is None
+    if targets and not (without_port and not _always(nat)):
         return _translated(walk, here, nat, targets, service)
     if nat.translates is not False:
         _undecided(walk, here, nat)
@@ -97,6 +98,11 @@ def _target(end: ChainEnd) -> End | None:
     return kube_proxy.destination(end.to_address, end.context.flow)
 
 
+def _always(nat: NatOutcome) -> bool:
+    """Tell whether the packet gets another destination at every end that it may come to."""
+    return all(_target(end) is not None for _, end in nat.ends)
+
+
 def _translated(
     walk: PathBuilder,
     here: PacketState,
@@ -113,8 +119,7 @@ def _translated(
     is_seen = to is not None and to in targets and forced not in targets
     target = next((end for end in (forced, to) if end in targets), None) or next(iter(targets))
     back_end, end = targets[target]
-    always = all(_target(end) is not None for _, end in nat.ends)
-    sure = always and (nat.by_chance or len(targets) == 1)
+    sure = _always(nat) and (nat.by_chance or len(targets) == 1)
     new = flow.with_destination(*target)
     if is_seen and entry is not None and entry.original.source == flow.source:
         new = replace(new, source_port=flow.source_port or entry.original.source_port)
