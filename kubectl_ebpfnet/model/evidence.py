@@ -260,8 +260,14 @@ class Record:
 
     @property
     def ok(self) -> bool:
-        """Whether the command ran and exited with 0."""
-        return self.exit_code == 0
+        """Whether the command ran, exited with 0, and read a table that did not change meanwhile."""
+        return self.exit_code == 0 and not self.interrupted
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the table changed while it was read, so that entries may be missing: `ip` says so
+        and exits with 0 (iproute2 lib/libnetlink.c, rtnl_dump_filter_l: NLM_F_DUMP_INTR)."""
+        return b"Dump was interrupted" in self.stderr
 
     @property
     def command(self) -> str:
@@ -290,6 +296,8 @@ class Record:
         if self.exit_code not in (0, None):
             last = self.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
             return f"exit code {self.exit_code}" + (f": {last}" if last else "")
+        if self.interrupted:
+            return "the table changed while it was read: ask again"
         return "" if self.ok else "it was not run"
 
 

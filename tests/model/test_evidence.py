@@ -113,3 +113,11 @@ def test_why_not_says_what_went_wrong_and_nothing_else() -> None:
     assert Record(1, place, ("ip",), 127, stderr=b"x\nnot found\n").why_not() == (
         "exit code 127: not found"
     )
+
+
+def test_a_table_that_changed_while_it_was_read_is_no_answer() -> None:
+    """iproute2 6.1, `ip route show table all` beside routes that come and go: exit code 0."""
+    told = b"Dump was interrupted and may be inconsistent.\n"
+    record = Record(1, pod_place("default", "client"), ("ip", "route"), 0, stderr=told)
+    assert not record.ok
+    assert record.why_not() == "the table changed while it was read: ask again"
