@@ -260,7 +260,7 @@ class Record:
 
     @property
     def ok(self) -> bool:
-        """Whether the command ran, exited with 0, and read a table that did not change meanwhile."""
+        """Whether the command ran, exited with 0, and read a table that did not change."""
         return self.exit_code == 0 and not self.interrupted
 
     @property
