@@ -39,7 +39,9 @@ if TYPE_CHECKING:
     from kubectl_ebpfnet.render.text.view import View
     from kubectl_ebpfnet.render.trace.pcapng import Pcapng
 
-FORMATS = ("table", "wide", "events", "json", "yaml", "pcapng")
+FORMATS = ("table", "wide", "events", "json", "yaml", "html", "pcapng")
+_TEMPLATES = ("jsonpath", "jsonpath-as-json", "jsonpath-file")
+NAMES = (*FORMATS, *(f"{name}=…" for name in _TEMPLATES))
 _EXIT = {"dropped": 3, "unknown": 4}
 _MOST = 100_000
 _SNAPLEN = 128
@@ -48,7 +50,7 @@ _SETUP_SECONDS = 600
 """Of a node pod's life, beside the time of the trace."""
 
 Output = Annotated[
-    str, Option("-o", "--output", metavar="FORMAT", help=f"One of: {', '.join(FORMATS)}")
+    str, Option("-o", "--output", metavar="FORMAT", help=f"One of: {', '.join(NAMES)}")
 ]
 Send = Annotated[bool, Option("--send", help="Send the packets, from the source")]
 Count = Annotated[
@@ -151,9 +153,9 @@ def limits(
 def how(output: str, colored: str, verbosity: int, capture: str, save: str) -> How:
     """Read how the answer is shown. Raises UsageError, BundleError."""
     if output not in FORMATS:
-        raise UsageError(
-            f"-o {shown_word(output)}: no such format", hint=f"one of: {', '.join(FORMATS)}"
-        )
+        from kubectl_ebpfnet.render.output.formats import output_format
+
+        output = output_format(output, (*FORMATS, *_TEMPLATES)).word
     if save and capture:
         raise UsageError("--save and --from: what is read is a capture already")
     if output == "pcapng" and sys.stdout is not None and sys.stdout.isatty():
@@ -229,11 +231,16 @@ class _Shown:
             self._file()
         if self._output in ("events", "pcapng"):
             return ""
-        if self._output in ("json", "yaml"):
-            from kubectl_ebpfnet.render.text.documents import safe_text
+        if self._output == "html":
+            from kubectl_ebpfnet.render.trace.page import page
+
+            return page(trace, bundle)
+        if self._output not in ("table", "wide"):
+            from kubectl_ebpfnet.render.output.formats import document_text, output_format
             from kubectl_ebpfnet.render.trace.document import document
 
-            return safe_text(document(trace, bundle), self._output)
+            wanted = output_format(self._output, (*FORMATS, *_TEMPLATES))
+            return document_text(wanted, lambda: document(trace, bundle))
         from kubectl_ebpfnet.render.trace.summary import summary
 
         return ("\n" if self._any else "") + summary(trace, self._view)

@@ -14,7 +14,7 @@ from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.net import ICMP, ICMPV6, SCTP, Flow
 from kubectl_ebpfnet.model.path import HopPlace
 from kubectl_ebpfnet.model.protocol.questions import PodNamespace
-from kubectl_ebpfnet.model.protocol.tracing import SendRequest, TraceRequest
+from kubectl_ebpfnet.model.protocol.tracing import MOST_FILTERS, SendRequest, TraceRequest
 from kubectl_ebpfnet.model.request import Further, PathRequest
 from kubectl_ebpfnet.parse import kube
 
@@ -54,13 +54,14 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is watched where."""
+    """What is watched where; `notes` say what is not, one sentence each."""
 
     title: str
     flow: Flow | None
     nodes: tuple[str, ...]
     requests: Mapping[str, TraceRequest]
     path: Path | None = None
+    notes: tuple[str, ...] = ()
 
 
 def plan_of_path(
@@ -80,9 +81,16 @@ def plan_of_path(
     Raises:
         ClusterError: neither end has an address, or nothing may be sent.
     """
-    from kubectl_ebpfnet.explain.trace.filters import filters_of, nodes_of
+    from kubectl_ebpfnet.explain.trace.filters import MOST_BACKENDS, filters_of, nodes_of
     from kubectl_ebpfnet.render.path.phrases import ends_of
 
+    notes = []
+    if len(backends) > MOST_BACKENDS:
+        notes.append(
+            f"of {len(backends)} backends {MOST_BACKENDS} are followed: packets of a socket that "
+            "took another one are not seen, nor is the node of that"
+        )
+    backends = backends[:MOST_BACKENDS]
     nodes = nodes_of(path, backends)
     if not nodes or not path.hops:
         raise ClusterError(f"{path.source.text}: its node is not known, so nothing can be watched")
@@ -97,13 +105,17 @@ def plan_of_path(
     requests = {}
     for node in nodes:
         send = _send(first, limits) if limits.send and node == path.source.node else None
+        filters = filters_of(path, node, backends)
+        if len(filters) > MOST_FILTERS:
+            left_out = len(filters) - MOST_FILTERS
+            notes.append(f"{node}: {left_out} forms of these packets are not followed")
         requests[node] = TraceRequest(
-            filters_of(path, node, backends), seconds=limits.seconds + _SPARE_SECONDS, send=send,
+            filters[:MOST_FILTERS], seconds=limits.seconds + _SPARE_SECONDS, send=send,
             sender=sender if send else None, pods=known, data=limits.data,
         )  # fmt: skip
     if limits.send and path.source.node not in requests:
         raise ClusterError("--send: the source is not in the cluster", hint="probe-lb sends so")
-    return Plan(ends_of(path), first, nodes, requests, path)
+    return Plan(ends_of(path), first, nodes, requests, path, tuple(notes))
 
 
 def _send(flow: Flow, limits: Limits) -> SendRequest:

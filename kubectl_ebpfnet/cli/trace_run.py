@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from kubectl_ebpfnet.cli.terminal import Progress
 from kubectl_ebpfnet.cli.trace_plan import Limits, Plan
+from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.events import Layers
 from kubectl_ebpfnet.model.evidence import Bundle, Record, bundle_of, node_place
+from kubectl_ebpfnet.model.protocol import codec
+from kubectl_ebpfnet.model.protocol.tracing import TraceRequest
 from kubectl_ebpfnet.model.trace import Sighting, Trace
 
 if TYPE_CHECKING:
@@ -39,7 +43,6 @@ def watch(
     """Watch until the limits or an interrupt; return the answer, and all records."""
     from kubectl_ebpfnet.active.trace import Sessions, containers_on
     from kubectl_ebpfnet.collect.ask.unasked import unavailable_record
-    from kubectl_ebpfnet.explain.trace.answer import trace_of
 
     told = _nothing_told(bundle)
 
@@ -74,30 +77,67 @@ def watch(
             progress.show("")
             records += sessions.records()
     whole = bundle_of([*bundle.records, *records], bundle.source, bundle.note)
-    return trace_of(told, plan.title, plan.flow, plan.nodes, plan.path), whole
+    return _answer(told, plan), whole
 
 
 def from_bundle(plan: Plan, bundle: Bundle, on_sighting: OnSighting) -> Trace:
     """Return the answer from the records of a capture."""
     from kubectl_ebpfnet.active.trace import NodeLine
-    from kubectl_ebpfnet.explain.trace.answer import trace_of
     from kubectl_ebpfnet.parse import node_side
 
     told = _nothing_told(bundle)
     held = _Held(partial(_follow, told, on_sighting))
-    argv = q.TRACE.node_argv
     for node in plan.nodes:
-        found = [r for r in bundle.at(node_place(node)) if r.argv[:2] == argv[:2]]
-        if not found:
-            told.problems[node] = "the capture has no trace of it"
+        found = records_of(bundle, node)
+        same = [r for r in found if _is_same(plan.requests[node], request_of(r))]
+        if not same:
+            others = " but of other packets" if found else ""
+            told.problems[node] = f"the capture has no trace of it{others}"
             continue
-        record = found[-1]
+        record = same[-1]
         if record.error:
             told.problems[node] = record.error
         for number, line in enumerate(node_side.facts(record.stdout.read(), record.argv), 1):
             held.take(NodeLine(node, number, line))
     held.release(everything=True)
-    return trace_of(told, plan.title, plan.flow, plan.nodes, plan.path)
+    return _answer(told, plan)
+
+
+def _answer(told: Told, plan: Plan) -> Trace:
+    from kubectl_ebpfnet.explain.trace.answer import trace_of
+
+    trace = trace_of(told, plan.title, plan.flow, plan.nodes, plan.path)
+    return replace(trace, notes=(*plan.notes, *trace.notes))
+
+
+def records_of(bundle: Bundle, node: str) -> list[Record]:
+    """Return the records of traces on a node."""
+    argv = q.TRACE.node_argv
+    return [each for each in bundle.at(node_place(node)) if each.argv[: len(argv)] == argv]
+
+
+def request_of(record: Record) -> TraceRequest | None:
+    """Return what a trace was asked for; None where its record does not say."""
+    try:
+        found: TraceRequest = codec.fact(
+            record.argv[-1].encode(), TraceRequest, source="the request of a trace"
+        )
+    except ParseError:
+        return None
+    return found
+
+
+def _is_same(wanted: TraceRequest, had: TraceRequest | None) -> bool:
+    """Whether a trace was of the packets that are asked about: not every trace of this node is."""
+    if had is None or _namespace(wanted) != _namespace(had):
+        return False
+    return not wanted.filters or wanted.filters[0] in had.filters
+
+
+def _namespace(request: TraceRequest) -> tuple[object, ...]:
+    """Return whose packets are all followed, whatever their flow, and whether drops alone."""
+    uid = request.pod.uid if request.pod else ""
+    return request.drops_only, request.node_namespace, request.pid, uid
 
 
 class _Held:

@@ -6,6 +6,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from ipaddress import ip_address
 
 import pytest
 
@@ -13,10 +15,11 @@ from kubectl_ebpfnet.active import trace
 from kubectl_ebpfnet.cli import trace_run
 from kubectl_ebpfnet.cli.trace_plan import Limits, Plan
 from kubectl_ebpfnet.model.events import Layers, Losses, Place, TraceLine
-from kubectl_ebpfnet.model.evidence import bundle_of
+from kubectl_ebpfnet.model.evidence import InMemory, Record, bundle_of, node_place
 from kubectl_ebpfnet.model.path import Verdict
 from kubectl_ebpfnet.model.protocol import codec
-from kubectl_ebpfnet.model.protocol.tracing import TraceRequest
+from kubectl_ebpfnet.model.protocol.questions import node_argv
+from kubectl_ebpfnet.model.protocol.tracing import PacketFilter, TraceRequest
 from kubectl_ebpfnet.model.trace import Trace
 
 Node = Callable[["Streams"], None]
@@ -148,3 +151,16 @@ def test_what_was_not_watched_to_the_end_is_not_known(
     for answer in watched(monkeypatch, node):
         assert answer.verdict is Verdict.UNKNOWN
         assert why in answer.nodes[0].problem
+
+
+def test_a_record_of_other_packets_is_no_trace_of_these() -> None:
+    """Who saves one trace, and asks the capture for another flow, is told so."""
+    request = TraceRequest((PacketFilter(ip_address("10.0.0.1"), ip_address("1.1.1.1")),))
+    record = Record(1, node_place("n"), node_argv("trace", codec.line_of(request).decode()), 0)
+    record = replace(record, stdout=InMemory(_LAYERS + _LOSSES + _END))
+    bundle = bundle_of([record], "x")
+    other = TraceRequest((PacketFilter(ip_address("10.0.0.1"), ip_address("8.8.8.8")),))
+    others = "the capture has no trace of it but of other packets"
+    for asked, problem in ((request, ""), (other, others)):
+        plan = Plan("x", None, ("n",), {"n": asked})
+        assert trace_run.from_bundle(plan, bundle, lambda *_: None).nodes[0].problem == problem

@@ -9,25 +9,25 @@ from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.kube import ServiceEndpoint
 from kubectl_ebpfnet.model.net import Flow
 from kubectl_ebpfnet.model.path import Hop, Path
-from kubectl_ebpfnet.model.protocol.tracing import MOST_FILTERS, PacketFilter
+from kubectl_ebpfnet.model.protocol.tracing import PacketFilter
 
 MOST_BACKENDS = 8
+"""Of a Service, that are followed."""
 
 
 def backends_of(path: Path, bundle: Bundle) -> tuple[ServiceEndpoint, ...]:
-    """Return the backends of the Service that is asked for, at most MOST_BACKENDS: path shows the
-    way to one, and a packet may take another."""
+    """Return the backends of the Service that is asked for: path shows the way to one, and a packet
+    may take another."""
     end = path.destination
     if end.kind != "service":
         return ()
-    found = [
+    return tuple(
         each
         for each in ClusterView(bundle).kube.endpoints
         if (each.namespace, each.service) == (end.namespace, end.name)
         and each.protocol == path.protocol
         and (each.ready or each.serving)
-    ]
-    return tuple(found[:MOST_BACKENDS])
+    )
 
 
 def nodes_of(path: Path, backends: Iterable[ServiceEndpoint] = ()) -> tuple[str, ...]:
@@ -44,7 +44,7 @@ def nodes_of(path: Path, backends: Iterable[ServiceEndpoint] = ()) -> tuple[str,
 def filters_of(
     path: Path, node: str, backends: Iterable[ServiceEndpoint] = ()
 ) -> tuple[PacketFilter, ...]:
-    """Return what a node is to follow, at most MOST_FILTERS.
+    """Return what a node is to follow; what matters most comes first.
 
     At the sender's node that is what has the sender's own address: as it is sent, and with the
     address of a backend that its socket took. Another node meets the packet, or the answer, as it
@@ -64,7 +64,7 @@ def filters_of(
             for each in backends
             if node in (path.source.node, each.node) and each.address.version == sender.version
         ]
-    return tuple(dict.fromkeys(_filter(flow) for flow in flows))[:MOST_FILTERS]
+    return tuple(dict.fromkeys(map(_filter, flows)))
 
 
 def _first(hops: Iterable[Hop], node: str) -> list[Flow]:

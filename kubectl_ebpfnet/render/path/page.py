@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from kubectl_ebpfnet import __version__
 from kubectl_ebpfnet.model.evidence import Bundle
@@ -49,7 +50,13 @@ def _way(path: Path, bundle: Bundle) -> list[Html]:
     return [legend(), way(path.hops, bundle, why, phrases.sent(path))]
 
 
-def way(hops: Sequence[Hop], bundle: Bundle, why: str, sent: Packet) -> Html:
+def way(
+    hops: Sequence[Hop],
+    bundle: Bundle,
+    why: str,
+    sent: Packet,
+    signs: Mapping[int, tuple[str, str]] = MappingProxyType({}),
+) -> Html:
     """Return the picture of a way: nodes as frames, hops as boxes, the tuple where it changes.
 
     Args:
@@ -57,6 +64,7 @@ def way(hops: Sequence[Hop], bundle: Bundle, why: str, sent: Packet) -> Html:
         bundle: evidence is quoted from it.
         why: why the packet is dropped; stands in the box that drops it.
         sent: the packet as it came to the first hop.
+        signs: mark, and what it means, of hops by their number, in place of how they are known.
     """
     edges = _edges(hops, sent)
     before = sent
@@ -67,7 +75,8 @@ def way(hops: Sequence[Hop], bundle: Bundle, why: str, sent: Packet) -> Html:
             # The edge that leaves a part, or a frame, stands behind it.
             boxes: list[Html] = []
             for hop in part.hops:
-                boxes.append(_box(hop, before, bundle, why if hop.drops else ""))
+                sign = signs.get(hop.number) or (frames.mark(hop), frames.WORDS[frames.mark(hop)])
+                boxes.append(_box(hop, before, bundle, why if hop.drops else "", sign))
                 boxes.append(next(edges))
                 before = hop.packet
             leaving = boxes.pop()
@@ -117,10 +126,9 @@ def _why(path: Path, direction: Direction) -> str:
     return path.cause or (path.drop.by if path.drop is not None else "")
 
 
-def _box(hop: Hop, before: Packet, bundle: Bundle, why: str) -> Html:
-    sign = frames.mark(hop)
+def _box(hop: Hop, before: Packet, bundle: Bundle, why: str, sign: tuple[str, str]) -> Html:
     short = phrases.in_short(hop)
-    head = [mark(sign, frames.WORDS[sign]), tag("span", kind_of(hop, before), class_="kind")]
+    head = [mark(*sign), tag("span", kind_of(hop, before), class_="kind")]
     text = [tag("span", short)]
     if why and why not in short:
         text.append(tag("span", why, class_="why"))

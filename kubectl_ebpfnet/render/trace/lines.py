@@ -106,20 +106,27 @@ class Lines:
             if event.tunnel:
                 tunnel = event.tunnel
                 more.append(f"in {tunnel.kind} {tunnel.id}: {tunnel.source} → {tunnel.destination}")
-        if event.place is Place.DROP:
-            reason = event.reason or "this kernel tells no reason"
-            more.append(f"{reason}{f', {event.where}' if event.where else ''}")
-        if sighting.cilium is not None:
-            more.append(f"Cilium: {sighting.cilium.kind} {sighting.cilium.summary}")
-        if sighting.note:
-            more.append(sighting.note)
-        if event.program:
-            more.append(f"{event.program}: {event.verdict}")
-        if event.command:
-            more.append(f"process {event.command} ({event.pid})")
+        more += details_of(sighting)
         if self._wide:
             more.append(
                 f"netns {event.netns} ifindex {event.ifindex} packet {event.fingerprint:016x}"
                 f" by {event.matched_by} {event.length} bytes ttl {event.ttl}"
             )
         return [self._view.text(text) for text in more]
+
+
+def details_of(sighting: Sighting) -> list[str]:
+    """Return what is known of a place beside its name: why it drops, who reads, Cilium's notice."""
+    event, more = sighting.event, []
+    if event.place is Place.DROP:
+        reason = event.reason or "this kernel tells no reason"
+        more.append(f"{reason}{f', {event.where}' if event.where else ''}")
+    if sighting.cilium is not None:
+        more.append(f"Cilium: {sighting.cilium.kind} {sighting.cilium.summary}")
+    if sighting.note:
+        more.append(sighting.note)
+    if event.program:
+        more.append(f"{event.program}: {event.verdict}")
+    if event.command:
+        more.append(f"process {event.command} ({event.pid})")
+    return more

@@ -14,7 +14,12 @@ from kubectl_ebpfnet.render.text.wrap import command, hanging
 from kubectl_ebpfnet.render.trace.lines import flow_text, owner_text
 
 _MOST = 50  # rows of drops
-_MARKS = {True: "✓", False: "·", None: "?"}
+SEEN = {
+    True: ("✓", "seen in this trace"),
+    False: ("·", "not seen"),
+    None: ("?", "nothing looks there"),
+}
+"""Marks of path's hops, and what they mean."""
 
 
 def summary(trace: Trace, view: View) -> str:
@@ -34,31 +39,27 @@ def _verdict(trace: Trace, view: View) -> list[str]:
 
 def _facts(trace: Trace, view: View) -> list[str]:
     lines: list[str] = []
+    for label, text in facts(trace):
+        lines += hanging(f"{label:<{LABEL}}", view.text(text), view.prose)
+        if label == "Fix" and trace.fix is not None and trace.fix.command:
+            lines += command(" " * LABEL, view.text(trace.fix.command), view.width)
+    return lines
 
-    def say(label: str, text: str) -> None:
-        lines.extend(hanging(f"{label:<{LABEL}}", view.text(text), view.prose))
 
-    if trace.sent:
-        say("Sent", _sent(trace))
-    if text := _packets(trace):
-        say("Seen", text)
-    if trace.cause:
-        say("Cause", trace.cause)
-    if trace.fix is not None:
-        say("Fix", trace.fix.text)
-        if trace.fix.command:
-            lines.extend(command(" " * LABEL, view.text(trace.fix.command), view.width))
-    if trace.difference is not None:
-        say("Differs", trace.difference.text)
+def facts(trace: Trace) -> list[tuple[str, str]]:
+    """Return what is to be known beside the verdict, each with its label."""
+    found = [("Sent", _sent(trace) if trace.sent else ""), ("Seen", _packets(trace))]
+    found += [("Cause", trace.cause), ("Fix", trace.fix.text if trace.fix else "")]
+    found.append(("Differs", trace.difference.text if trace.difference else ""))
     for each in trace.nodes:
         if each.problem:
-            say("Missing", f"{each.node}: {each.problem}")
+            found.append(("Missing", f"{each.node}: {each.problem}"))
         lacking = sorted({text.partition(":")[0] for text in each.lacking})
         if lacking:
-            say("Missing", f"{each.node} does not see {', '.join(lacking)} (-o json says why)")
-    for note in trace.notes:
-        say("Note", note)
-    return lines
+            text = f"{each.node} does not see {', '.join(lacking)} (-o json says why)"
+            found.append(("Missing", text))
+    found += [("Note", note) for note in trace.notes]
+    return [pair for pair in found if pair[1]]
 
 
 def _sent(trace: Trace) -> str:
@@ -97,19 +98,31 @@ def _hops(trace: Trace, view: View) -> list[str]:
         if where != place:
             place = where
             lines.append(view.text(where))
-        mark = _MARKS[marks.get((hop.number, False))]
+        mark, _ = SEEN[marks.get((hop.number, False))]
         text = f"{hop.kind.short:<11} {hop.short or hop.summary}"
         lines += hanging(f" {view.text(mark)} ", view.text(text), view.prose)
     answer = [each.seen for each in trace.hops if each.back]
     if answer:
         seen = sum(each is True for each in answer)
         lines.append(f"way back: seen at {seen} of {len(answer)} hops")
-    lines += ["", view.text("✓ seen in this trace  · not seen  ? nothing looks there")]
+    lines += ["", view.text("  ".join(f"{sign} {words}" for sign, words in SEEN.values()))]
     return lines
 
 
 def drops(trace: Trace, view: View) -> list[str]:
     """Return a table of drops: how many, whether each is a loss, where, and why."""
+    found, more = drop_rows(trace)
+    if not found:
+        return []
+    rows = [[view.text(cell) for cell in row] for row in found]
+    lines = columns(("COUNT", "LOST", "NODE", "OWNER", "DEVICE", "REASON", "PACKET"), rows)
+    if more:
+        lines.append(f"… and {more} more")
+    return [view.text(line) if view.ascii else line for line in lines]
+
+
+def drop_rows(trace: Trace) -> tuple[list[tuple[str, ...]], int]:
+    """Return the rows of that table, the most frequent first, and how many more there are."""
     found: Counter[tuple[str, ...]] = Counter()
     for packet in trace.packets:
         for sighting in packet.sightings:
@@ -121,10 +134,5 @@ def drops(trace: Trace, view: View) -> list[str]:
                 "yes" if sighting.lost is Lost.YES else "maybe", sighting.node,
                 owner_text(sighting.owner), event.device, event.reason or event.where, to,
             ] += 1  # fmt: skip
-    if not found:
-        return []
-    rows = [[str(n), *(view.text(cell) for cell in row)] for row, n in found.most_common(_MOST)]
-    lines = columns(("COUNT", "LOST", "NODE", "OWNER", "DEVICE", "REASON", "PACKET"), rows)
-    if len(found) > _MOST:
-        lines.append(f"… and {len(found) - _MOST} more")
-    return [view.text(line) if view.ascii else line for line in lines]
+    rows = [(str(count), *row) for row, count in found.most_common(_MOST)]
+    return rows, len(found) - len(rows)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from ipaddress import ip_address
+
 import pytest
 
+from kubectl_ebpfnet.cli.trace_plan import Limits, plan_of_path
 from kubectl_ebpfnet.explain.trace.filters import MOST_BACKENDS, backends_of, filters_of, nodes_of
 from kubectl_ebpfnet.model.protocol.tracing import MOST_FILTERS
 from tests.explain.path.changed import NATIVE, SCENARIOS, VXLAN, ask, opened
@@ -41,3 +45,17 @@ def test_each_backend_of_a_service_is_followed(scenario: str) -> None:
 def test_a_pod_has_no_backends() -> None:
     bundle = opened(SCENARIOS / VXLAN)
     assert backends_of(ask(bundle, "pod/client", "1.1.1.1:80"), bundle) == ()
+
+
+def test_what_is_not_followed_is_said() -> None:
+    bundle = opened(SCENARIOS / VXLAN)
+    path = ask(bundle, "pod/client", "svc/web:80")
+    first, *_ = backends_of(path, bundle)
+    many = [
+        replace(first, address=ip_address(f"10.44.9.{host}"), node=f"n{host}")
+        for host in range(1, 13)
+    ]
+    assert not plan_of_path(path, Limits(1.0), backends=many[:MOST_BACKENDS]).notes
+    plan = plan_of_path(path, Limits(1.0), backends=many)
+    assert plan.notes[0].startswith(f"of 12 backends {MOST_BACKENDS} are followed")
+    assert all(len(each.filters) <= MOST_FILTERS for each in plan.requests.values())
