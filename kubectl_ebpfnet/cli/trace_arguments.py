@@ -32,10 +32,12 @@ from kubectl_ebpfnet.model.protocol.tracing import MOST_DATA
 
 if TYPE_CHECKING:
     from kubectl_ebpfnet.cli.arguments import CaptureTarget
-    from kubectl_ebpfnet.cli.trace_run import OnSighting
+    from kubectl_ebpfnet.cli.given_flags import NodeAccessFlags
+    from kubectl_ebpfnet.cli.trace_run import Printed
+    from kubectl_ebpfnet.collect.ask.access import Mode
     from kubectl_ebpfnet.collect.gatherer import Gatherer
     from kubectl_ebpfnet.model.evidence import Bundle
-    from kubectl_ebpfnet.model.trace import Sighting, Trace
+    from kubectl_ebpfnet.model.trace import Notice, Sighting, Trace
     from kubectl_ebpfnet.render.text.view import View
     from kubectl_ebpfnet.render.trace.pcapng import Pcapng
 
@@ -184,9 +186,7 @@ def answered(
             trace, bundle = _from_capture(what, shown.capture, global_flags, until, printed)
         else:
             limit = arguments.duration(timeout, "--timeout")
-            trace, bundle = _live(
-                what, global_flags, until, printed.sighting, progress, limit, shown.save
-            )
+            trace, bundle = _live(what, global_flags, until, printed, progress, limit, shown.save)
     if text := printed.answer(trace, bundle):
         emit(text)
     return _EXIT.get(trace.verdict, 0)
@@ -217,6 +217,16 @@ class _Shown:
             if lines:
                 self._any = True
                 emit("\n".join(lines) + "\n")
+
+    def notice(self, notice: Notice) -> None:
+        """Print a notice of Cilium."""
+        if self._output == "events":
+            from kubectl_ebpfnet.render.trace.document import notice_line
+
+            emit(notice_line(notice) + "\n")
+        elif self._output in ("table", "wide"):
+            self._any = True
+            emit("\n".join(self._lines.of_notice(notice)) + "\n")
 
     def _file(self) -> Pcapng:
         if self._pcapng is None:
@@ -259,27 +269,30 @@ def _from_capture(
     namespace = global_flags.namespace or "default"
     path, _ = walk.explained(what.question.request_of("", namespace), bundle)
     plan = plan_of_path(path, replace(until, send=False), backends=backends_of(path, bundle))
-    return from_bundle(plan, bundle, printed.sighting), bundle
+    return from_bundle(plan, bundle, printed), bundle
 
 
 def _live(
     what: Asked,
     global_flags: GlobalFlags,
     until: Limits,
-    on_sighting: OnSighting,
+    printed: Printed,
     progress: Progress,
     timeout: float | None,
     save: str,
 ) -> tuple[Trace, Bundle]:
     from kubectl_ebpfnet.capture.write import write_bundle
-    from kubectl_ebpfnet.cli.trace_run import watch
+    from kubectl_ebpfnet.cli.trace_live import watch
+    from kubectl_ebpfnet.collect.ask.access import Mode
     from kubectl_ebpfnet.collect.gatherer import Gatherer
 
     nodes = global_flags.nodes
+    mode = _mode(nodes, send=until.send, drops=what.question is None)
     lifetime = None if nodes.keep else int(until.seconds) + _SETUP_SECONDS
-    global_flags = replace(global_flags, nodes=replace(nodes, mode="pod", seconds=lifetime))
+    how = Mode.AGENT if mode is Mode.AGENT else Mode.POD
+    global_flags = replace(global_flags, nodes=replace(nodes, mode=how.value, seconds=lifetime))
     with connect(global_flags, progress, reads=False) as (session, access):
-        if not nodes.yes and nodes.dry_run is DryRun.NONE:
+        if mode is not Mode.AGENT and not nodes.yes and nodes.dry_run is DryRun.NONE:
             ask = agreement(progress, "--yes loads them")
             if why := ask("load BPF programs on the nodes of this way, from node pods?"):
                 raise ClusterError(f"nothing was loaded: {why}")
@@ -288,10 +301,23 @@ def _live(
             plan, bundle = _planned(gatherer, what, until)
             if nodes.dry_run is not DryRun.NONE:
                 return _would(plan, bundle, progress, nodes.dry_run)
-            trace, bundle = watch(gatherer, plan, bundle, until, on_sighting, progress)
+            trace, bundle = watch(gatherer, plan, bundle, until, printed, progress, mode)
             if save:
                 write_bundle(save, bundle.records, f"trace of {plan.title}")
             return trace, bundle
+
+
+def _mode(nodes: NodeAccessFlags, *, send: bool, drops: bool) -> Mode:
+    """Return what looks. Raises UsageError."""
+    from kubectl_ebpfnet.collect.ask.access import Mode
+
+    mode = nodes.access().mode
+    if mode is Mode.NONE:
+        raise UsageError("--node-access none: nothing looks", hint="one of: auto, pod, agent")
+    if mode is Mode.AGENT and (send or drops):
+        what = "--send sends from a node pod" if send else "--drops asks the kernel"
+        raise UsageError(f"--node-access agent: {what}", hint="leave one of them out")
+    return mode
 
 
 def _planned(gatherer: Gatherer, what: Asked, until: Limits) -> tuple[Plan, Bundle]:

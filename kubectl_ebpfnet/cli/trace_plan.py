@@ -14,7 +14,12 @@ from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.net import ICMP, ICMPV6, SCTP, Flow
 from kubectl_ebpfnet.model.path import HopPlace
 from kubectl_ebpfnet.model.protocol.questions import PodNamespace
-from kubectl_ebpfnet.model.protocol.tracing import MOST_FILTERS, SendRequest, TraceRequest
+from kubectl_ebpfnet.model.protocol.tracing import (
+    MOST_FILTERS,
+    MonitorQuestion,
+    SendRequest,
+    TraceRequest,
+)
 from kubectl_ebpfnet.model.request import Further, PathRequest
 from kubectl_ebpfnet.parse import kube
 
@@ -24,6 +29,7 @@ if TYPE_CHECKING:
     from kubectl_ebpfnet.model.kube import Pod, ServiceEndpoint
     from kubectl_ebpfnet.model.path import Path
 
+MONITOR_WORDS = ("monitor", "-j", "--type", "drop", "--type", "trace", "--type", "policy-verdict")
 _SPARE_SECONDS = 60
 """A session ends by itself so long after its client should have ended it."""
 
@@ -62,6 +68,15 @@ class Plan:
     requests: Mapping[str, TraceRequest]
     path: Path | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def monitor(self) -> MonitorQuestion | None:
+        """What Cilium's agents are to tell of these packets; None for drops, whatever the flow."""
+        if self.flow is None:
+            return None
+        filters = [each for request in self.requests.values() for each in request.filters]
+        ends = (end for each in filters for end in (each.source, each.destination))
+        return MonitorQuestion(MONITOR_WORDS, tuple(dict.fromkeys(str(end) for end in ends if end)))
 
 
 def plan_of_path(

@@ -1,92 +1,48 @@
-"""Run `trace`: follow what nodes tell, and explain it."""
+"""Turn what nodes and agents told of packets into the answer of `trace`: of a capture, and what
+trace_live.py shares with that."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from kubectl_ebpfnet.cli.terminal import Progress
-from kubectl_ebpfnet.cli.trace_plan import Limits, Plan
+from kubectl_ebpfnet.active.trace import NodeLine
+from kubectl_ebpfnet.cli.trace_plan import MONITOR_WORDS, Plan
 from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.explain.trace.answer import Told, owner_of, trace_of
+from kubectl_ebpfnet.explain.trace.notices import Notices
+from kubectl_ebpfnet.explain.views.cluster import ClusterView
+from kubectl_ebpfnet.explain.views.names import peer_name
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.events import Layers
-from kubectl_ebpfnet.model.evidence import Bundle, Record, bundle_of, node_place
+from kubectl_ebpfnet.model.evidence import Bundle, Record, agent_place, node_place
 from kubectl_ebpfnet.model.protocol import codec
 from kubectl_ebpfnet.model.protocol.tracing import TraceRequest
-from kubectl_ebpfnet.model.trace import Sighting, Trace
+from kubectl_ebpfnet.model.trace import Notice, Sighting, Trace
+from kubectl_ebpfnet.parse import node_side
+from kubectl_ebpfnet.parse.cilium.monitor import event
 
-if TYPE_CHECKING:
-    from kubectl_ebpfnet.active.trace import NodeLine, Sessions
-    from kubectl_ebpfnet.collect.gatherer import Gatherer
-    from kubectl_ebpfnet.explain.trace.answer import Told
-
-LINGER_SECONDS = 0.5
-"""How long to look on after the last packet's outcome, for what is still on its way."""
-_READY_SECONDS = 15.0
 _HELD_SECONDS = 0.3
 """Longer than a line takes from a node to here, and shorter than a person notices."""
-OnSighting = Callable[[Sighting, int, str], object]
-"""Takes a sighting, the number of its packet, and what that is."""
 
 
-def watch(
-    gatherer: Gatherer,
-    plan: Plan,
-    bundle: Bundle,
-    limits: Limits,
-    on_sighting: OnSighting,
-    progress: Progress,
-) -> tuple[Trace, Bundle]:
-    """Watch until the limits or an interrupt; return the answer, and all records."""
-    from kubectl_ebpfnet.active.trace import Sessions, containers_on
-    from kubectl_ebpfnet.collect.ask.unasked import unavailable_record
+class Printed(Protocol):
+    """Takes what is seen, as it comes."""
 
-    told = _nothing_told(bundle)
+    def sighting(self, sighting: Sighting, packet: int, what: str, /) -> None:
+        """Take a sighting, the number of its packet, and what that is."""
 
-    def shown(sighting: Sighting, packet: int, what: str) -> None:
-        progress.show("")
-        on_sighting(sighting, packet, what)
-
-    progress.show(f"node pods on {', '.join(plan.nodes)}")
-    containers, told.problems = containers_on(gatherer.answerers, plan.nodes, gatherer.deadline)
-    records: list[Record] = [
-        unavailable_record(node_place(node), q.TRACE.node_argv, why)
-        for node, why in told.problems.items()
-    ]
-    if containers:
-        progress.show("loading BPF programs")
-        with Sessions(gatherer.session, containers, plan.requests) as sessions:
-            held = _Held(partial(_follow, told, shown))
-            follow = held.take
-            try:
-                _until_ready(sessions, follow)
-                progress.show(f"watching {', '.join(containers)}; Ctrl-C ends it")
-                sessions.go()
-                _until_done(sessions, follow, held.release, told, limits)
-            except KeyboardInterrupt:
-                pass  # the end that the user chose: the answer follows
-            sessions.stop()
-            for each in sessions.lines(_READY_SECONDS):
-                follow(each)
-            for each in sessions.give_up(f"it told no end within {_READY_SECONDS:g} s"):
-                follow(each)
-            held.release(everything=True)
-            progress.show("")
-            records += sessions.records()
-    whole = bundle_of([*bundle.records, *records], bundle.source, bundle.note)
-    return _answer(told, plan), whole
+    def notice(self, notice: Notice, /) -> None:
+        """Take a notice of Cilium."""
 
 
-def from_bundle(plan: Plan, bundle: Bundle, on_sighting: OnSighting) -> Trace:
+def from_bundle(plan: Plan, bundle: Bundle, printed: Printed) -> Trace:
     """Return the answer from the records of a capture."""
-    from kubectl_ebpfnet.active.trace import NodeLine
-    from kubectl_ebpfnet.parse import node_side
-
-    told = _nothing_told(bundle)
-    held = _Held(partial(_follow, told, on_sighting))
+    told = nothing_told(bundle, plan)
+    held = Held(partial(follow, told, printed))
     for node in plan.nodes:
         found = records_of(bundle, node)
         same = [r for r in found if _is_same(plan.requests[node], request_of(r))]
@@ -100,12 +56,24 @@ def from_bundle(plan: Plan, bundle: Bundle, on_sighting: OnSighting) -> Trace:
         for number, line in enumerate(node_side.facts(record.stdout.read(), record.argv), 1):
             held.take(NodeLine(node, number, line))
     held.release(everything=True)
-    return _answer(told, plan)
+    for node, monitor in _monitors(plan, bundle):
+        told.unread[node] = monitor.error
+        for number, text in enumerate(monitor.stdout.read().splitlines(), 1):
+            notice = notice_in(told, node, text, 0.0, number)
+            if notice is not None:
+                printed.notice(notice)
+    return answer_of(told, plan)
 
 
-def _answer(told: Told, plan: Plan) -> Trace:
-    from kubectl_ebpfnet.explain.trace.answer import trace_of
+def _monitors(plan: Plan, bundle: Bundle) -> Iterator[tuple[str, Record]]:
+    """Yield the records of agents' monitors, each with its node."""
+    for node in plan.nodes if plan.monitor is not None else ():
+        record = bundle.record(agent_place(node), ("cilium-dbg", *MONITOR_WORDS))
+        if record is not None:
+            yield node, record
 
+
+def answer_of(told: Told, plan: Plan) -> Trace:
     trace = trace_of(told, plan.title, plan.flow, plan.nodes, plan.path)
     return replace(trace, notes=(*plan.notes, *trace.notes))
 
@@ -140,7 +108,7 @@ def _namespace(request: TraceRequest) -> tuple[object, ...]:
     return request.drops_only, request.node_namespace, request.pid, uid
 
 
-class _Held:
+class Held:
     """Holds what nodes tell for a moment: their lines do not come in the order of their packets."""
 
     def __init__(self, follow: Callable[[NodeLine], None]) -> None:
@@ -169,14 +137,28 @@ class _Held:
             self._follow(each)
 
 
-def _nothing_told(bundle: Bundle) -> Told:
-    from kubectl_ebpfnet.explain.trace.answer import Told, owner_of
-    from kubectl_ebpfnet.explain.views.cluster import ClusterView
+def nothing_told(bundle: Bundle, plan: Plan) -> Told:
+    cluster = ClusterView(bundle)
 
-    return Told.nothing(owner_of(ClusterView(bundle).kube.pods))
+    def named(identity: int, label: str) -> str:
+        return label or peer_name(cluster, identity)
+
+    filters = {node: request.filters for node, request in plan.requests.items()}
+    return Told.nothing(owner_of(cluster.kube.pods), Notices(filters, named))
 
 
-def _follow(told: Told, on_sighting: OnSighting, each: NodeLine) -> None:
+def notice_in(told: Told, node: str, line: bytes, seconds: float, number: int) -> Notice | None:
+    """Take a line of a monitor; return what it says of a packet that is followed."""
+    try:
+        found = event(line, number)
+    except ParseError:  # a half line of an agent that ended
+        return None
+    if found is None:
+        return None
+    return told.notices.feed(node, found, seconds, number, told.follower.tuples)
+
+
+def follow(told: Told, printed: Printed, each: NodeLine) -> None:
     if each.problem:
         told.problems[each.node] = each.problem
     if each.line is None:
@@ -185,37 +167,4 @@ def _follow(told: Told, on_sighting: OnSighting, each: NodeLine) -> None:
     if sighting is not None:
         number = told.follower.number_of(sighting)
         what = told.follower.packets[number - 1].what if number else ""
-        on_sighting(sighting, number, what)
-
-
-def _until_ready(sessions: Sessions, follow: Callable[[NodeLine], None]) -> None:
-    until = time.monotonic() + _READY_SECONDS
-    while sessions.running and not sessions.ready and time.monotonic() < until:
-        for each in sessions.next_lines(0.2):
-            follow(each)
-    for each in sessions.not_ready(f"it did not watch within {_READY_SECONDS:g} s"):
-        follow(each)
-
-
-def _until_done(
-    sessions: Sessions,
-    follow: Callable[[NodeLine], None],
-    release: Callable[[], None],
-    told: Told,
-    limits: Limits,
-) -> None:
-    """Follow until the limits; then for LINGER_SECONDS more."""
-    until = time.monotonic() + limits.seconds
-    done = False
-    while sessions.running and time.monotonic() < until:
-        for each in sessions.next_lines(0.1):
-            follow(each)
-        release()
-        if not done and limits.count is not None and _count(told, limits) >= limits.count:
-            done, until = True, min(until, time.monotonic() + LINGER_SECONDS)
-
-
-def _count(told: Told, limits: Limits) -> int:
-    if limits.send:
-        return len(told.sent)
-    return len(told.follower.packets)
+        printed.sighting(sighting, number, what)

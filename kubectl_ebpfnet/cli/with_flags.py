@@ -48,6 +48,14 @@ NODES = (
 )
 
 
+TRACE_ACCESS = Flag(
+    "mode",
+    ("--node-access",),
+    "HOW",
+    "What looks: pod (BPF programs, from node pods), agent (Cilium's own notices alone: nothing is "
+    "loaded), or auto: both (default: auto)",
+    shown=True,
+)
 YES = Flag("yes", ("-y", "--yes"), "", "Deploy node pods without asking", shown=True)
 """Of commands that only read: others deploy what they need."""
 
@@ -77,7 +85,8 @@ def with_pod_flags(function: Callable[..., int]) -> Callable[..., int]:
 
 def with_trace_flags(function: Callable[..., int]) -> Callable[..., int]:
     """Add the same to a command that loads programs, and asks before."""
-    return _with_flags(function, (*(flag for flag in NODES if flag.field != "mode"), YES))
+    others = (flag for flag in NODES if flag.field != "mode")
+    return _with_flags(function, (TRACE_ACCESS, *others, YES))
 
 
 def _with_warnings(code: int, warnings: Collection[str]) -> int:

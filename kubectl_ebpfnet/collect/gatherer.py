@@ -218,7 +218,7 @@ class Gatherer:
         listed = self.tried(by_agent)
         agents = listed[0] or {}
         kept = self.tried(by_pod, 0.5)[0] or {}
-        self.answerers.set_available(agents, listed[1], kept, self._agent_on)
+        self.answerers.set_available(agents, listed[1], kept, self.agent_on)
         namespaces = sorted({agent.namespace for agent in agents.values()})
         self.read(
             partial(self.api.config_map, namespace, "cilium-config")
@@ -226,7 +226,8 @@ class Gatherer:
         )
         return agents
 
-    def _agent_on(self, node: str) -> Mapping[str, Pod]:
+    def agent_on(self, node: str) -> Mapping[str, Pod]:
+        """Return the agent of a node by its name, {} where there is none or it cannot be read."""
         found, _ = self.tried(self.start(lambda: find_agents(self.api, node)))
         return found or {}
 

@@ -62,6 +62,8 @@ class MonitorEvent:
             it; "" where monitor says none.
         named: the packet where hubble's text names an end; `flow` is None then.
         icmp: `EchoRequest`, `EchoReply`; "" for other packets, and where it is not said.
+        seq, ack: of TCP; `seq` of an ICMP echo is its number. None where the line has none: the
+            text of monitor, and hubble.
     """
 
     kind: str
@@ -81,6 +83,8 @@ class MonitorEvent:
     time: str = ""
     named: NamedFlow | None = None
     icmp: str = ""
+    seq: int | None = None
+    ack: int | None = None
 
     @property
     def point(self) -> str:

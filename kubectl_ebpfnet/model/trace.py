@@ -68,7 +68,6 @@ class Sighting:
         changed: its addresses or its tunnel differ from the place before.
         lost: whether it ends here as a loss.
         note: why `lost` is undecided, or what else is to be said; one sentence, "" for nothing.
-        cilium: Cilium's own notice of the same packet at this place; None where there is none.
         line: 1-based number of its line in the record of `node`.
     """
 
@@ -79,7 +78,32 @@ class Sighting:
     changed: bool = False
     lost: Lost = Lost.NO
     note: str = ""
-    cilium: MonitorEvent | None = None
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What Cilium's datapath told of a packet that is followed: a line of its monitor.
+
+    Attributes:
+        node: whose agent told it.
+        seconds: since the trace began, as it came to the client: Cilium tells no time.
+        event: the notice.
+        direction: of the packet, as it was asked for.
+        source, destination: identities in words, "" where the notice has none.
+        packet: number of the packet that it is of; 0 where that is not decided.
+        note: why it is not, one sentence; "" where it is, and where no packet was seen at all.
+        line: 1-based number of its line in the record of the agent.
+    """
+
+    node: str
+    seconds: float
+    event: MonitorEvent
+    direction: Direction
+    source: str = ""
+    destination: str = ""
+    packet: int = 0
+    note: str = ""
     line: int = 0
 
 
@@ -114,7 +138,8 @@ class Watched:
         lacking: what it could not see, one sentence each.
         losses: events that it could not tell.
         problem: why it was not watched, or not to the end; "" when it was.
-        notices: whether Cilium's notices of the same time were read.
+        notices: why Cilium's notices of the same time were not read, or not to the end; "" when
+            they were, None when nobody asked for them.
         changed: programs that were replaced meanwhile, one sentence each.
     """
 
@@ -123,7 +148,7 @@ class Watched:
     lacking: tuple[str, ...] = ()
     losses: Losses = Losses()
     problem: str = ""
-    notices: bool = False
+    notices: str | None = None
     changed: tuple[str, ...] = ()
 
 
@@ -169,6 +194,7 @@ class Trace:
         packets: in order.
         nodes: who was watched.
         sent: of --send.
+        notices: Cilium's own, in the order in which they came.
         path: what the tables say; None where it was not asked.
         hops: which of its hops were seen.
         difference: where reality left the tables; None where it did not, or is not known.
@@ -183,6 +209,7 @@ class Trace:
     packets: tuple[TracedPacket, ...]
     nodes: tuple[Watched, ...]
     sent: tuple[SentPacket, ...] = ()
+    notices: tuple[Notice, ...] = ()
     path: Path | None = None
     hops: tuple[SeenHop, ...] = ()
     difference: Difference | None = None

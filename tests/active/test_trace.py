@@ -12,7 +12,7 @@ from ipaddress import ip_address
 import pytest
 
 from kubectl_ebpfnet.active import trace
-from kubectl_ebpfnet.cli import trace_run
+from kubectl_ebpfnet.cli import trace_live, trace_run
 from kubectl_ebpfnet.cli.trace_plan import Limits, Plan
 from kubectl_ebpfnet.model.events import Layers, Losses, Place, TraceLine
 from kubectl_ebpfnet.model.evidence import InMemory, Record, bundle_of, node_place
@@ -51,6 +51,16 @@ class Streams:
         """Read until the client ends it."""
         while os.read(self.stdin, 100):
             pass
+
+
+class Nothing:
+    """Prints nothing."""
+
+    def sighting(self, *_: object) -> None:
+        pass
+
+    def notice(self, *_: object) -> None:
+        pass
 
 
 def good(node: Streams) -> None:
@@ -101,8 +111,8 @@ def watched(monkeypatch: pytest.MonkeyPatch, node: Node) -> tuple[Trace, Trace]:
 
     monkeypatch.setattr(trace, "exec_live", run)
     monkeypatch.setattr(trace, "LiveStreams", Streams)
-    monkeypatch.setattr(trace, "containers_on", lambda *_: ({"n": None}, {}))
-    monkeypatch.setattr(trace_run, "_READY_SECONDS", 1.0)
+    monkeypatch.setattr(trace_live, "containers_on", lambda *_: ({"n": None}, {}))
+    monkeypatch.setattr(trace_live, "_READY_SECONDS", 1.0)
     monkeypatch.setattr(trace, "_PARTING_SECONDS", 1.0)
     plan = Plan("drops of node/n", None, ("n",), {"n": TraceRequest(node_namespace=True)})
     bundle = bundle_of([], "x")
@@ -118,15 +128,15 @@ def watched(monkeypatch: pytest.MonkeyPatch, node: Node) -> tuple[Trace, Trace]:
         def show(self, line: str) -> None:
             pass
 
-    live, whole = trace_run.watch(
+    live, whole = trace_live.watch(
         Gatherer(),
         plan,
         bundle,
         Limits(0.3),
-        lambda *_: None,
+        Nothing(),
         Progress(),  # type: ignore[arg-type]
     )
-    return live, trace_run.from_bundle(plan, whole, lambda *_: None)
+    return live, trace_run.from_bundle(plan, whole, Nothing())
 
 
 def test_a_session_that_the_client_ends(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,4 +173,4 @@ def test_a_record_of_other_packets_is_no_trace_of_these() -> None:
     others = "the capture has no trace of it but of other packets"
     for asked, problem in ((request, ""), (other, others)):
         plan = Plan("x", None, ("n",), {"n": asked})
-        assert trace_run.from_bundle(plan, bundle, lambda *_: None).nodes[0].problem == problem
+        assert trace_run.from_bundle(plan, bundle, Nothing()).nodes[0].problem == problem

@@ -127,17 +127,8 @@ def test_a_trace_is_kept_for_a_colleague(our_lab: Lab, tmp_path: Any) -> None:
 
 def test_an_interrupt_ends_it_with_the_answer_and_leaves_nothing(our_lab: Lab) -> None:
     before = loaded()
-    argv = [
-        "kubectl-ebpfnet",
-        "trace",
-        "pod/client",
-        WORLD,
-        "--yes",
-        "--for",
-        "60s",
-        "-o",
-        "events",
-    ]
+    words = f"trace pod/client {WORLD} --yes --for 60s --node-access pod -o events"
+    argv = ("kubectl-ebpfnet", *words.split())  # without notices: each line is a packet's
     pipe = subprocess.PIPE
     with subprocess.Popen(argv, env=our_lab.env(), stdout=pipe, stderr=pipe, text=True) as process:
         assert process.stdout is not None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from kubectl_ebpfnet.explain.trace import reasons
+from kubectl_ebpfnet.explain.trace import by_notices, reasons
 from kubectl_ebpfnet.explain.trace.against_path import agrees, difference, seen_hops
 from kubectl_ebpfnet.explain.trace.fate import fate, place_name, senders, settled
 from kubectl_ebpfnet.explain.trace.follow import Follower, OwnerOf
+from kubectl_ebpfnet.explain.trace.notices import Notices, joined
 from kubectl_ebpfnet.explain.trace.verdict import Judged, of_drops, of_flow
 from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.events import (
@@ -22,7 +23,7 @@ from kubectl_ebpfnet.model.events import (
 from kubectl_ebpfnet.model.kube import Pod
 from kubectl_ebpfnet.model.net import Flow
 from kubectl_ebpfnet.model.path import Fix, Path, Verdict
-from kubectl_ebpfnet.model.trace import Owner, Sighting, Trace, TracedPacket, Watched
+from kubectl_ebpfnet.model.trace import Notice, Owner, Sighting, Trace, TracedPacket, Watched
 
 MOST_SENT = 100_000
 _MOST_CHANGES = 100
@@ -54,21 +55,26 @@ class Told:
 
     Attributes:
         follower: joins the packets.
+        notices: Cilium's own.
         layers, losses, sent, changed, ended: of each node, or of all.
         problems: node → why it was not watched, or not to the end.
+        unread: node → why Cilium's notices were not read there, or not to the end, "" where they
+            were; nodes whose agents were asked.
     """
 
     follower: Follower
+    notices: Notices
     layers: dict[str, Layers]
     losses: dict[str, Losses]
     sent: list[SentPacket]
     changed: dict[str, list[str]]
     problems: dict[str, str]
+    unread: dict[str, str]
 
     @classmethod
-    def nothing(cls, names: OwnerOf) -> Told:
+    def nothing(cls, names: OwnerOf, notices: Notices | None = None) -> Told:
         """Return what is known before the first line."""
-        return cls(Follower(names), {}, {}, [], {}, {})
+        return cls(Follower(names), notices or Notices({}, _number), {}, {}, [], {}, {}, {})
 
     def feed(self, node: str, line: TraceLine, number: int = 0) -> Sighting | None:
         """Take a line; return what is seen of a packet in it."""
@@ -81,6 +87,10 @@ class Told:
         if line.changed and len(self.changed.get(node, ())) < _MOST_CHANGES:
             self.changed.setdefault(node, []).append(line.changed)
         return self.follower.feed(node, line, number)
+
+
+def _number(identity: int, label: str) -> str:
+    return label or f"identity {identity}"
 
 
 def trace_of(
@@ -106,7 +116,14 @@ def trace_of(
     blind = any(place not in each.attached for each in watched for place in _PASSED)
     packets = tuple(_packets(told.follower, missing=missing or blind))
     sent = tuple(sorted(told.sent, key=lambda each: each.number))
-    judged = of_flow(packets, sent, watched) if flow else of_drops(packets, watched)
+    notices = joined(told.notices.found, packets)
+    asked = any(each.notices is not None for each in watched)
+    if flow and asked and not any(each.attached for each in watched):
+        judged = by_notices.of_notices(notices, _unread(watched))
+    elif flow:
+        judged = by_notices.beside(of_flow(packets, sent, watched), notices)
+    else:
+        judged = of_drops(packets, watched)
     end = _end(path) if path is not None else ""
     if judged.verdict is Verdict.LEAVES and end:
         # It left a node, and not the cluster.
@@ -119,13 +136,17 @@ def trace_of(
     elif judged.verdict is Verdict.DROPPED and flow and not sent and not_told:
         text = f"{not_told} events were not told, or not joined; seen: {judged.reason}"
         judged = Judged(Verdict.UNKNOWN, text)
-    cause, fix = _cause(path, judged)
+    cause, fix = _cause(path, judged, notices)
     return Trace(
-        title, flow, judged.verdict, judged.reason, packets, watched, sent, path,
+        title, flow, judged.verdict, judged.reason, packets, watched, sent, notices, path,
         seen_hops(path, packets, watched) if path is not None else (),
         difference(path, packets, judged) if path is not None and flow else None,
         cause, fix, tuple(_notes(told, watched)),
     )  # fmt: skip
+
+
+def _unread(watched: Sequence[Watched]) -> str:
+    return next((f"{each.node}: {each.notices}" for each in watched if each.notices), "")
 
 
 def _end(path: Path) -> str:
@@ -147,6 +168,7 @@ def _watched(told: Told, node: str) -> Watched:
         tuple(f"{each.name}: {each.reason}" for each in lacking),
         told.losses.get(node, Losses()),
         problem,
+        told.unread.get(node),
         changed=tuple(told.changed.get(node, ())),
     )
 
@@ -166,14 +188,17 @@ def _packets(follower: Follower, *, missing: bool) -> Iterable[TracedPacket]:
         yield TracedPacket(each.number, each.direction, each.what, sightings, outcome, reason)
 
 
-def _cause(path: Path | None, judged: Judged) -> tuple[str, Fix | None]:
+def _cause(path: Path | None, judged: Judged, notices: Sequence[Notice]) -> tuple[str, Fix | None]:
     """Return cause and fix: path's where it names the same place and the same sort of thing, else
-    what the drop's reason says and where to look."""
+    what Cilium says, else what the drop's reason says and where to look."""
     if judged.verdict is not Verdict.DROPPED:
         return "", None
     drop = judged.drop
     if path is not None and judged.lost is not None and agrees(path, judged.lost, drop):
         return path.cause, path.fix
+    by_cilium = by_notices.cause_of(notices, judged.lost) if judged.lost is not None else ""
+    if by_cilium:
+        return by_cilium, None
     reason = reasons.of(drop.event) if drop else reasons.Reason("")
     if drop is None or not reason.text:
         return "", None
@@ -187,5 +212,7 @@ def _notes(told: Told, watched: Sequence[Watched]) -> Iterable[str]:
             yield f"{each.node}: {each.losses.not_told} more events were counted, and not told"
         for change in each.changed:
             yield f"{each.node}: {change} meanwhile"
+    if told.notices.not_kept:
+        yield f"{told.notices.not_kept} more notices of Cilium were not kept"
     if told.follower.not_kept:
         yield f"{told.follower.not_kept} events of further packets are not joined"

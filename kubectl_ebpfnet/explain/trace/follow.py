@@ -81,6 +81,8 @@ class Follower:
         self._visited: dict[int, set[tuple[object, ...]]] = {}
         self._last: dict[int, tuple[Flow, Address | None] | None] = {}
         self.packets: list[Followed] = []
+        self.tuples: dict[Flow, Direction] = {}
+        """What packets looked like, each with its direction."""
         self.not_kept = 0
         """Sightings of packets beyond MOST_PACKETS."""
 
@@ -110,11 +112,13 @@ class Follower:
         owner = self._owners.get((node, event.netns), Owner())
         if packet is None or len(packet.sightings) >= MOST_SIGHTINGS:
             self.not_kept += 1
-            return Sighting(node, seconds, event, owner, True, *_lost(event), None, number)
+            return Sighting(node, seconds, event, owner, True, *_lost(event), number)
+        if event.flow is not None and len(self.tuples) < MOST_PACKETS:
+            self.tuples.setdefault(event.flow, event.direction)
         now = _addresses(event)
         last = self._last.get(packet.number)
         changed = now is not None and now != last
-        sighting = Sighting(node, seconds, event, owner, changed, *_lost(event), None, number)
+        sighting = Sighting(node, seconds, event, owner, changed, *_lost(event), number)
         self._last[packet.number] = now or last
         packet.sightings.append(sighting)
         self.clocks.learn(packet.sightings)

@@ -103,3 +103,16 @@ class TraceRequest:
     sender: PodNamespace | None = None
     sender_pid: int = 0
     pods: tuple[PodNamespace, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MonitorQuestion:
+    """What the monitor of Cilium's agent is to tell.
+
+    Attributes:
+        words: `monitor -j …`.
+        needles: strings of which a line must have one; no newline in them.
+    """
+
+    words: tuple[str, ...]
+    needles: tuple[str, ...]

@@ -240,18 +240,29 @@ def _json_event(line: bytes, number: int) -> MonitorEvent | None:
         raise ParseError(SOURCE, number, f"a {kind} without its summary")
     packet = js.dig(value, "summary")
     layer = js.text(packet, "tcp")
+    echo = js.text(packet, "icmpv4")
     return MonitorEvent(
         kind=kind,
         summary=summary,
         flow=_json_flow(packet, number),
         tcp_flags=tuple(flag for flag in _TCP_FLAGS if f" {flag}=true" in layer),
-        icmp=echo_of(js.text(packet, "icmpv4") or js.text(packet, "icmpv6")),
+        icmp=echo_of(echo or js.text(packet, "icmpv6")),
         source_identity=js.number(value, "srcLabel") or 0,
         destination_identity=js.number(value, "dstLabel") or 0,
         state=js.text(value, "state"),
         device=_device(js.text(value, "ifindex")),
         code=_code(f"{js.number(value, 'File') or ''}:{js.number(value, 'Line') or ''}"),
+        seq=_number("Seq", layer or echo),
+        ack=_number("Ack", layer),
     )
+
+
+def _number(name: str, layer: str) -> int | None:
+    """Return `Seq=5` of a dissected layer (gopacket's words); None where it is not there."""
+    digits = dict(word.partition("=")[::2] for word in layer.split()).get(name, "")
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 10):
+        return None
+    return int(digits)
 
 
 def _json_flow(packet: Any, number: int) -> Flow | None:

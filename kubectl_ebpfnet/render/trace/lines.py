@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kubectl_ebpfnet.model.events import Direction, Place
 from kubectl_ebpfnet.model.net import Flow, endpoint_text
-from kubectl_ebpfnet.model.trace import Lost, Owner, Sighting
+from kubectl_ebpfnet.model.trace import Lost, Notice, Owner, Sighting
 from kubectl_ebpfnet.render.text.style import Style
 from kubectl_ebpfnet.render.text.view import View
 from kubectl_ebpfnet.render.text.wrap import columns, hanging
@@ -93,6 +93,21 @@ class Lines:
             lines[0] = self._style.mark(view.text("✗"), lines[0])
         return lines
 
+    def of_notice(self, notice: Notice) -> list[str]:
+        """Return the lines of a notice of Cilium."""
+        event, view = notice.event, self._view
+        dropped = event.kind == "drop"
+        mark = view.text("✗" if dropped else _ARROWS[notice.direction])
+        head = f"{notice.seconds:{_TIME}.6f} {mark} "
+        place = f"node {notice.node}  Cilium: {notice_text(notice)}"
+        lines = hanging(head, view.text(place), view.width)
+        if event.flow is not None:
+            text = view.text(flow_text(event.flow))
+            lines += hanging(f"{' ' * len(head)}  ", text, view.width)
+        if dropped:
+            lines[0] = self._style.mark(mark, lines[0])
+        return lines
+
     def _fold(self) -> list[str]:
         if self._folded:
             return []
@@ -116,13 +131,11 @@ class Lines:
 
 
 def details_of(sighting: Sighting) -> list[str]:
-    """Return what is known of a place beside its name: why it drops, who reads, Cilium's notice."""
+    """Return what is known of a place beside its name: why it drops, who reads it."""
     event, more = sighting.event, []
     if event.place is Place.DROP:
         reason = event.reason or "this kernel tells no reason"
         more.append(f"{reason}{f', {event.where}' if event.where else ''}")
-    if sighting.cilium is not None:
-        more.append(f"Cilium: {sighting.cilium.kind} {sighting.cilium.summary}")
     if sighting.note:
         more.append(sighting.note)
     if event.program:
@@ -130,3 +143,14 @@ def details_of(sighting: Sighting) -> list[str]:
     if event.command:
         more.append(f"process {event.command} ({event.pid})")
     return more
+
+
+def notice_text(notice: Notice) -> str:
+    """Return what Cilium says: `-> stack, SYN, new, app=client → world`."""
+    event = notice.event
+    what = f"drops it: {event.summary}" if event.kind == "drop" else event.summary
+    if event.kind == "policy-verdict":
+        what = f"policy verdict {event.summary}{f', {event.direction}' if event.direction else ''}"
+    ends = " → ".join(filter(None, (notice.source, notice.destination)))
+    seen = (what, ", ".join(event.tcp_flags) or event.icmp, event.state, ends, event.code)
+    return ", ".join(filter(None, seen))

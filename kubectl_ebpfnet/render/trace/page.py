@@ -15,7 +15,13 @@ from kubectl_ebpfnet.render.html.elements import Html, tag
 from kubectl_ebpfnet.render.html.picture import edge, frame, mark, tuple_on_edge
 from kubectl_ebpfnet.render.path import phrases
 from kubectl_ebpfnet.render.path.page import way as way_by_tables
-from kubectl_ebpfnet.render.trace.lines import PLACES, details_of, owner_text
+from kubectl_ebpfnet.render.trace.lines import (
+    PLACES,
+    details_of,
+    flow_text,
+    notice_text,
+    owner_text,
+)
 from kubectl_ebpfnet.render.trace.summary import SEEN, drop_rows, facts
 
 _TONES = {Verdict.DROPPED: "bad", Verdict.UNKNOWN: "open"}
@@ -25,7 +31,7 @@ _MARKS = {
     Lost.UNDECIDED: ("?", "may be lost", "unknown"),
     Lost.YES: ("✗", "dropped", "dropped"),
 }
-_LONG = ("Owner", "Reason", "Packet", "Why")
+_LONG = ("Owner", "Reason", "Packet", "Why", "Notice", "Tuple")
 """Columns whose text may be broken into lines."""
 _DROPS = ("Count", "Lost", "Node", "Owner", "Device", "Reason", "Packet")
 
@@ -43,6 +49,7 @@ def page(trace: Trace, bundle: Bundle) -> str:
         *_ways_seen(trace),
         _by_tables(trace, bundle),
         _drops(trace),
+        _notices(trace),
         _packets(trace),
         html.origin(bundle, __version__),
     )
@@ -150,6 +157,20 @@ def _drops(trace: Trace) -> Html:
         return Html()
     note = [tag("p", f"and {more} more", class_="note")] if more else []
     return html.section("Drops", _table(_DROPS, rows), *note)
+
+
+def _notices(trace: Trace) -> Html:
+    rows = [
+        (f"{each.seconds:.6f}", each.node, each.direction.value, notice_text(each),
+         flow_text(each.event.flow) if each.event.flow else "", str(each.packet or "?"))
+        for each in trace.notices[:_MOST_PACKETS]
+    ]  # fmt: skip
+    if not rows:
+        return Html()
+    more = len(trace.notices) - len(rows)
+    note = [tag("p", f"and {more} more", class_="note")] if more else []
+    titles = ("Came", "Node", "Direction", "Notice", "Tuple", "Packet")
+    return html.section("Cilium's notices", _table(titles, rows), *note)
 
 
 def _packets(trace: Trace) -> Html:

@@ -51,7 +51,10 @@ def facts(trace: Trace) -> list[tuple[str, str]]:
     found = [("Sent", _sent(trace) if trace.sent else ""), ("Seen", _packets(trace))]
     found += [("Cause", trace.cause), ("Fix", trace.fix.text if trace.fix else "")]
     found.append(("Differs", trace.difference.text if trace.difference else ""))
+    found += [("Cilium", text) for text in _notices(trace)]
     for each in trace.nodes:
+        if each.notices:
+            found.append(("Missing", f"Cilium's notices of {each.node}: {each.notices}"))
         if each.problem:
             found.append(("Missing", f"{each.node}: {each.problem}"))
         lacking = sorted({text.partition(":")[0] for text in each.lacking})
@@ -60,6 +63,21 @@ def facts(trace: Trace) -> list[tuple[str, str]]:
             found.append(("Missing", text))
     found += [("Note", note) for note in trace.notes]
     return [pair for pair in found if pair[1]]
+
+
+def _notices(trace: Trace) -> list[str]:
+    """Return the places of each node and direction by Cilium's names, each once."""
+    places: dict[tuple[str, Direction], dict[str, None]] = {}
+    for each in trace.notices:
+        word = (
+            f"drops it: {each.event.summary}" if each.event.kind == "drop" else each.event.summary
+        )
+        if each.event.kind != "policy-verdict":
+            places.setdefault((each.node, each.direction), {})[word] = None
+    return [
+        f"{node}, {'way back' if direction is Direction.BACK else 'forth'}: {'; '.join(words)}"
+        for (node, direction), words in places.items()
+    ]
 
 
 def _sent(trace: Trace) -> str:
@@ -102,7 +120,7 @@ def _hops(trace: Trace, view: View) -> list[str]:
         text = f"{hop.kind.short:<11} {hop.short or hop.summary}"
         lines += hanging(f" {view.text(mark)} ", view.text(text), view.prose)
     answer = [each.seen for each in trace.hops if each.back]
-    if answer:
+    if any(seen is not None for seen in answer):
         seen = sum(each is True for each in answer)
         lines.append(f"way back: seen at {seen} of {len(answer)} hops")
     lines += ["", view.text("  ".join(f"{sign} {words}" for sign, words in SEEN.values()))]

@@ -90,6 +90,7 @@ def test_recorded_json_says_what_the_text_says() -> None:
     assert trace == MonitorEvent(
         "trace", "-> network", Flow(TCP, CLIENT, 51256, ip_address("1.1.1.1"), 80), ("SYN",),
         source_identity=60735, destination_identity=2, state="new", device="eth0",
+        seq=8842371, ack=0,
     )  # fmt: skip
 
 

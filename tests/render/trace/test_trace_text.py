@@ -11,7 +11,16 @@ from kubectl_ebpfnet.model.cilium_events import MonitorEvent
 from kubectl_ebpfnet.model.events import Direction, Losses, PacketEvent, Place, SentPacket
 from kubectl_ebpfnet.model.net import TCP, Flow
 from kubectl_ebpfnet.model.path import Verdict
-from kubectl_ebpfnet.model.trace import Fate, Lost, Owner, Sighting, Trace, TracedPacket, Watched
+from kubectl_ebpfnet.model.trace import (
+    Fate,
+    Lost,
+    Notice,
+    Owner,
+    Sighting,
+    Trace,
+    TracedPacket,
+    Watched,
+)
 from kubectl_ebpfnet.render.text.view import View
 from kubectl_ebpfnet.render.trace.lines import Lines
 from kubectl_ebpfnet.render.trace.summary import summary
@@ -44,14 +53,19 @@ def test_a_line_keeps_within_the_terminal_and_has_owner_place_and_addresses(widt
 
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_long_names_and_ids_keep_within_the_terminal(width: int) -> None:
-    notice = MonitorEvent("drop", "Policy denied\x1b[2J", None)
     long = replace(
         sighting(Place.DROP, Lost.YES, reason="NETFILTER_DROP", where="nft_do_chain+0x1/" * 9),
-        owner=Owner("pod", "n" * 63, "p" * 253), note="word " * 40, cilium=notice,
+        owner=Owner("pod", "n" * 63, "p" * 253), note="word " * 40,
     )  # fmt: skip
     lines = Lines(View(width), wide=True).of(long, 1, "data " * 40)
     assert max(map(len, lines)) <= width
-    assert "Cilium: drop Policy denied" in "\n".join(lines)
+    notice = Notice(
+        "n" * 63, 1.0, MonitorEvent("drop", "Policy denied\x1b[2J", _FLOW), Direction.FORTH
+    )
+    told = Lines(View(width), wide=True).of_notice(notice)
+    assert max(map(len, told)) <= width
+    assert "Cilium: drops it: Policy denied" in " ".join(" ".join(told).split())
+    lines += told
     assert "\x1b" not in "\n".join(lines)
 
 

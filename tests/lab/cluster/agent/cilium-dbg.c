@@ -78,6 +78,9 @@ int main(int argc, char **argv)
 		got += n;
 	}
 	left = head[1];
+	if (argc > 1 && !strcmp(argv[1], "monitor") && !head[0])
+		fprintf(stderr, "Listening for events on 2 CPUs with 64x4096 of shared memory\n"
+			"Press Ctrl-C to quit\n");
 	while ((n = read(fd, buffer, left && left < sizeof(buffer) ? left : sizeof(buffer))) > 0) {
 		if (print(left ? 1 : 2, n))
 			return 1;

@@ -6,12 +6,14 @@ costs and not the start of a Python.
 
 from __future__ import annotations
 
+import select
 import socketserver
 import struct
 import sys
 from pathlib import Path
 
 from tests.lab.cluster.agent.answers import Agent
+from tests.lab.cluster.agent.monitor import Monitor
 from tests.lab.cluster.config import NODES
 
 SOCKET = "/run/ebl-agent.sock"
@@ -32,9 +34,26 @@ class Answering(socketserver.BaseRequestHandler):
         while piece := self.request.recv(65536):
             data += piece
         words = tuple(data.decode("utf-8", "replace").split("\0")[:-1])
+        if words[:2] == ("monitor", "-j"):
+            self._monitor()
+            return
         code, out, err = self.agent.answer(words)
         said = out.encode()
         self.request.sendall(struct.pack("=II", code, len(said)) + said + err.encode())
+
+    def _monitor(self) -> None:
+        """Tell of packets until the client is gone; a length that never ends stands before it."""
+        self.request.sendall(struct.pack("=II", 0, 0xFFFFFFFF))
+        gone = select.poll()
+        gone.register(self.request, select.POLLHUP | select.POLLERR)
+        for line in Monitor(self.agent.node, self.agent.own).lines():
+            if gone.poll(0):
+                return
+            if line:
+                try:
+                    self.request.sendall(line)
+                except OSError:
+                    return
 
 
 class Server(socketserver.ThreadingUnixStreamServer):
