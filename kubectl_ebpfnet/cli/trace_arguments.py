@@ -3,53 +3,34 @@
 from __future__ import annotations
 
 import sys
-import time
-from dataclasses import replace
 from pathlib import Path as File
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
-from kubectl_ebpfnet.cli import arguments
-from kubectl_ebpfnet.cli.agreement import agreement
-from kubectl_ebpfnet.cli.flags import GlobalFlags
+from kubectl_ebpfnet.cli import arguments, trace_process
 from kubectl_ebpfnet.cli.object_words import shown as shown_word
-from kubectl_ebpfnet.cli.path_arguments import Question
-from kubectl_ebpfnet.cli.sources import connect, open_capture
-from kubectl_ebpfnet.cli.terminal import Progress, emit, view_of, width
+from kubectl_ebpfnet.cli.path_arguments import Question, question
+from kubectl_ebpfnet.cli.terminal import view_of, width
 from kubectl_ebpfnet.cli.trace_plan import (
     Limits,
-    Plan,
-    explained,
-    plan_of_drops,
-    plan_of_path,
-    pods_of,
 )
-from kubectl_ebpfnet.errors import ClusterError, UsageError
+from kubectl_ebpfnet.cli.trace_process import ProcessQuestion
+from kubectl_ebpfnet.errors import UsageError
 from kubectl_ebpfnet.model.dataclass import dataclass
-from kubectl_ebpfnet.model.dry_run import DryRun
 from kubectl_ebpfnet.model.protocol.tracing import MOST_DATA
 
 if TYPE_CHECKING:
     from kubectl_ebpfnet.cli.arguments import CaptureTarget
-    from kubectl_ebpfnet.cli.given_flags import NodeAccessFlags
-    from kubectl_ebpfnet.cli.trace_run import Printed
-    from kubectl_ebpfnet.collect.ask.access import Mode
-    from kubectl_ebpfnet.collect.gatherer import Gatherer
-    from kubectl_ebpfnet.model.evidence import Bundle
-    from kubectl_ebpfnet.model.trace import Notice, Sighting, Trace
     from kubectl_ebpfnet.render.text.view import View
-    from kubectl_ebpfnet.render.trace.pcapng import Pcapng
 
 FORMATS = ("table", "wide", "events", "json", "yaml", "html", "pcapng")
-_TEMPLATES = ("jsonpath", "jsonpath-as-json", "jsonpath-file")
-NAMES = (*FORMATS, *(f"{name}=…" for name in _TEMPLATES))
-_EXIT = {"dropped": 3, "unknown": 4}
+TEMPLATES = ("jsonpath", "jsonpath-as-json", "jsonpath-file")
+NAMES = (*FORMATS, *(f"{name}=…" for name in TEMPLATES))
 _MOST = 100_000
-_SNAPLEN = 128
+_SIZE, _MOST_SIZE = 56, 65_000
+"""Bytes of data of an echo, as ping(8) sends, and of a datagram."""
 _DAY = 24 * 3600.0
-_SETUP_SECONDS = 600
-"""Of a node pod's life, beside the time of the trace."""
 
 Output = Annotated[
     str, Option("-o", "--output", metavar="FORMAT", help=f"One of: {', '.join(NAMES)}")
@@ -67,6 +48,13 @@ Payload = Annotated[
     str,
     Option(
         "--payload", metavar="TEXT", show_default=False, help="What a datagram of --send carries"
+    ),
+]  # fmt: skip
+Size = Annotated[
+    str,
+    Option(
+        "--size", metavar="BYTES", show_default=False,
+        help="Of data in an echo or datagram of --send (default 56)",
     ),
 ]  # fmt: skip
 For = Annotated[str, Option("--for", metavar="TIME", help="End after so long")]
@@ -105,29 +93,48 @@ class How:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What is followed: the packets of a question of `path`, or what a pod or node loses."""
+    """What is followed: the packets of a question of `path`, what a pod or node loses, or what a
+    process of a node sends."""
 
     question: Question | None
     lost_by: CaptureTarget | None = None
+    process: ProcessQuestion | None = None
 
 
-def asked(question: Question | None, drops: str, given: str) -> Asked:
-    """Read what is followed.
+def asked(
+    source: str,
+    destination: str,
+    drops: str,
+    protocol: str,
+    to_namespace: str,
+    *,
+    ipv4: bool,
+    ipv6: bool,
+) -> Asked:
+    """Read what is followed: the arguments and flags of these names, "" or False where not given.
 
     Raises:
-        UsageError: both, or neither, or no pod and no node.
+        UsageError: a word cannot be read, or two contradict each other.
     """
-    if not drops:
-        return Asked(question)
-    if given:
-        raise UsageError("--drops and a flow: one of them", hint=f"e.g. trace --drops {given}")
-    return Asked(None, arguments.pod_or_node(drops, "trace --drops"))
+    if drops:
+        if source:
+            raise UsageError("--drops and a flow: one of them", hint=f"e.g. trace --drops {source}")
+        return Asked(None, arguments.pod_or_node(drops, "trace --drops"))
+    if trace_process.is_process(source):
+        process = trace_process.question(source, destination, protocol, ipv4=ipv4, ipv6=ipv6)
+        return Asked(None, process=process)
+    read = question(
+        source, destination, protocol, to_namespace, ipv4=ipv4, ipv6=ipv6, size="", via="",
+        selector="", all_pods=False,
+    )  # fmt: skip
+    return Asked(read)
 
 
 def limits(
     count: str,
     interval: str,
     payload: str,
+    size: str,
     seconds: str,
     timeout: str,
     snaplen: str,
@@ -142,6 +149,12 @@ def limits(
     if snaplen and not (snaplen.isascii() and snaplen.isdigit() and int(snaplen[:9]) <= MOST_DATA):
         what = f"--snaplen {shown_word(snaplen)}: not a number up to {MOST_DATA}"
         raise UsageError(what, hint="e.g. --snaplen 128")
+    bytes_ = int(size) if size.isascii() and size.isdigit() and len(size) < 6 else None
+    if size and (bytes_ is None or bytes_ > _MOST_SIZE):
+        what = f"--size {shown_word(size)}: not a number up to {_MOST_SIZE}"
+        raise UsageError(what, hint="e.g. --size 1400")
+    if not send and (size or payload):
+        raise UsageError(f"{'--size' if size else '--payload'} is for --send", hint="add --send")
     number = int(count) if count else 1 if send else None
     between = arguments.duration(interval, "--interval") or 0.0
     arguments.duration(timeout, "--timeout")
@@ -149,7 +162,8 @@ def limits(
     if send and number:  # all of them, whatever --for says
         longest = max(longest, number * between + 5)
     data = int(snaplen) if snaplen else 0
-    return Limits(longest, number, send, between, payload=payload, data=data)
+    sent = _SIZE if bytes_ is None else bytes_
+    return Limits(longest, number, send, between, payload=payload, size=sent, data=data)
 
 
 def how(output: str, colored: str, verbosity: int, capture: str, save: str) -> How:
@@ -157,7 +171,7 @@ def how(output: str, colored: str, verbosity: int, capture: str, save: str) -> H
     if output not in FORMATS:
         from kubectl_ebpfnet.render.output.formats import output_format
 
-        output = output_format(output, (*FORMATS, *_TEMPLATES)).word
+        output = output_format(output, (*FORMATS, *TEMPLATES)).word
     if save and capture:
         raise UsageError("--save and --from: what is read is a capture already")
     if output == "pcapng" and sys.stdout is not None and sys.stdout.isatty():
@@ -167,176 +181,3 @@ def how(output: str, colored: str, verbosity: int, capture: str, save: str) -> H
 
         refuse_existing(File(save))
     return How(output, view_of(width(), colored, verbosity), capture, save)
-
-
-def answered(
-    what: Asked, until: Limits, shown: How, global_flags: GlobalFlags, timeout: str
-) -> int:
-    """Follow, print, and return the exit code. Raises EbpfnetError."""
-    if shown.output == "pcapng" and not until.data:
-        until = replace(until, data=_SNAPLEN)
-    sender = what.question.sender if what.question else None
-    if sender is not None:
-        global_flags = global_flags.within(sender.namespace, sender.text)
-    if what.lost_by is not None:
-        global_flags = global_flags.within(what.lost_by.namespace, what.lost_by.text)
-    printed = _Shown(shown.output, shown.view, until.data)
-    with global_flags.progress() as progress:
-        if shown.capture:
-            trace, bundle = _from_capture(what, shown.capture, global_flags, until, printed)
-        else:
-            limit = arguments.duration(timeout, "--timeout")
-            trace, bundle = _live(what, global_flags, until, printed, progress, limit, shown.save)
-    if text := printed.answer(trace, bundle):
-        emit(text)
-    return _EXIT.get(trace.verdict, 0)
-
-
-class _Shown:
-    """Prints sightings as they come, where the format has them, and the answer."""
-
-    def __init__(self, output: str, view: View, snaplen: int) -> None:
-        from kubectl_ebpfnet.render.trace.lines import Lines
-
-        self._output, self._view = output, view
-        self._lines = Lines(view, wide=output == "wide")
-        self._any = False
-        self._pcapng: Pcapng | None = None
-        self._snaplen, self._began = snaplen, time.time_ns()
-
-    def sighting(self, sighting: Sighting, packet: int, what: str) -> None:
-        """Print a sighting."""
-        if self._output == "events":
-            from kubectl_ebpfnet.render.trace.document import event_line
-
-            emit(event_line(sighting, packet) + "\n")
-        elif self._output == "pcapng":
-            self._file().packet(sighting, self._began)
-        elif self._output in ("table", "wide"):
-            lines = self._lines.of(sighting, packet, what)
-            if lines:
-                self._any = True
-                emit("\n".join(lines) + "\n")
-
-    def notice(self, notice: Notice) -> None:
-        """Print a notice of Cilium."""
-        if self._output == "events":
-            from kubectl_ebpfnet.render.trace.document import notice_line
-
-            emit(notice_line(notice) + "\n")
-        elif self._output in ("table", "wide"):
-            self._any = True
-            emit("\n".join(self._lines.of_notice(notice)) + "\n")
-
-    def _file(self) -> Pcapng:
-        if self._pcapng is None:
-            from kubectl_ebpfnet.render.trace.pcapng import Pcapng
-
-            self._pcapng = Pcapng(sys.stdout.buffer, self._snaplen)
-        return self._pcapng
-
-    def answer(self, trace: Trace, bundle: Bundle) -> str:
-        """Return the answer; "" for a stream of events or packets."""
-        if self._output == "pcapng":
-            self._file()
-        if self._output in ("events", "pcapng"):
-            return ""
-        if self._output == "html":
-            from kubectl_ebpfnet.render.trace.page import page
-
-            return page(trace, bundle)
-        if self._output not in ("table", "wide"):
-            from kubectl_ebpfnet.render.output.formats import document_text, output_format
-            from kubectl_ebpfnet.render.trace.document import document
-
-            wanted = output_format(self._output, (*FORMATS, *_TEMPLATES))
-            return document_text(wanted, lambda: document(trace, bundle))
-        from kubectl_ebpfnet.render.trace.summary import summary
-
-        return ("\n" if self._any else "") + summary(trace, self._view)
-
-
-def _from_capture(
-    what: Asked, capture: str, global_flags: GlobalFlags, until: Limits, printed: _Shown
-) -> tuple[Trace, Bundle]:
-    from kubectl_ebpfnet.cli.trace_run import from_bundle
-    from kubectl_ebpfnet.explain.path import walk
-    from kubectl_ebpfnet.explain.trace.filters import backends_of
-
-    if what.question is None:
-        raise UsageError("--drops watches a cluster", hint="leave --from out")
-    bundle = open_capture(capture)
-    namespace = global_flags.namespace or "default"
-    path, _ = walk.explained(what.question.request_of("", namespace), bundle)
-    plan = plan_of_path(path, replace(until, send=False), backends=backends_of(path, bundle))
-    return from_bundle(plan, bundle, printed), bundle
-
-
-def _live(
-    what: Asked,
-    global_flags: GlobalFlags,
-    until: Limits,
-    printed: Printed,
-    progress: Progress,
-    timeout: float | None,
-    save: str,
-) -> tuple[Trace, Bundle]:
-    from kubectl_ebpfnet.capture.write import write_bundle
-    from kubectl_ebpfnet.cli.trace_live import watch
-    from kubectl_ebpfnet.collect.ask.access import Mode
-    from kubectl_ebpfnet.collect.gatherer import Gatherer
-
-    nodes = global_flags.nodes
-    mode = _mode(nodes, send=until.send, drops=what.question is None)
-    lifetime = None if nodes.keep else int(until.seconds) + _SETUP_SECONDS
-    how = Mode.AGENT if mode is Mode.AGENT else Mode.POD
-    global_flags = replace(global_flags, nodes=replace(nodes, mode=how.value, seconds=lifetime))
-    with connect(global_flags, progress, reads=False) as (session, access):
-        if mode is not Mode.AGENT and not nodes.yes and nodes.dry_run is DryRun.NONE:
-            ask = agreement(progress, "--yes loads them")
-            if why := ask("load BPF programs on the nodes of this way, from node pods?"):
-                raise ClusterError(f"nothing was loaded: {why}")
-        with Gatherer(session, access, warn=progress.warn, progress=progress.show) as gatherer:
-            gatherer.begin(timeout)
-            plan, bundle = _planned(gatherer, what, until)
-            if nodes.dry_run is not DryRun.NONE:
-                return _would(plan, bundle, progress, nodes.dry_run)
-            trace, bundle = watch(gatherer, plan, bundle, until, printed, progress, mode)
-            if save:
-                write_bundle(save, bundle.records, f"trace of {plan.title}")
-            return trace, bundle
-
-
-def _mode(nodes: NodeAccessFlags, *, send: bool, drops: bool) -> Mode:
-    """Return what looks. Raises UsageError."""
-    from kubectl_ebpfnet.collect.ask.access import Mode
-
-    mode = nodes.access().mode
-    if mode is Mode.NONE:
-        raise UsageError("--node-access none: nothing looks", hint="one of: auto, pod, agent")
-    if mode is Mode.AGENT and (send or drops):
-        what = "--send sends from a node pod" if send else "--drops asks the kernel"
-        raise UsageError(f"--node-access agent: {what}", hint="leave one of them out")
-    return mode
-
-
-def _planned(gatherer: Gatherer, what: Asked, until: Limits) -> tuple[Plan, Bundle]:
-    namespace = gatherer.session.namespace
-    if what.question is None:
-        assert what.lost_by is not None, "one of both is asked for"
-        return plan_of_drops(gatherer, what.lost_by, namespace, until)
-    path, bundle = explained(gatherer, what.question.request_of("", namespace))
-    from kubectl_ebpfnet.explain.trace.filters import backends_of
-
-    backends = backends_of(path, bundle)
-    return plan_of_path(path, until, pods_of(gatherer, path), backends), bundle
-
-
-def _would(plan: Plan, bundle: Bundle, progress: Progress, how: DryRun) -> tuple[Trace, Bundle]:
-    """Say what would be watched."""
-    from kubectl_ebpfnet.explain.trace.answer import Told, owner_of, trace_of
-
-    progress.warn(f"trace on {', '.join(plan.nodes)}{how.suffix}")
-    told = Told.nothing(owner_of(()))
-    told.problems = dict.fromkeys(plan.nodes, f"--dry-run={how}: nothing is loaded")
-    return trace_of(told, plan.title, plan.flow, plan.nodes, plan.path), bundle

@@ -110,7 +110,9 @@ class _Live:
         """Follow until the limits; then for LINGER_SECONDS more."""
         until = time.monotonic() + limits.seconds
         done = False
-        while (sessions.running or monitors.running) and time.monotonic() < until:
+        # Nobody sends where no session runs; what a pod sends of its own, agents tell of.
+        by_agents = monitors.running and not limits.send
+        while (sessions.running or (by_agents and monitors.running)) and time.monotonic() < until:
             if sessions.running:
                 for each in sessions.next_lines(0.1):
                     self._held.take(each)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from ipaddress import ip_address
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
     from kubectl_ebpfnet.model.path import Path
 
 MONITOR_WORDS = ("monitor", "-j", "--type", "drop", "--type", "trace", "--type", "policy-verdict")
-_SPARE_SECONDS = 60
+ANY = {4: ip_address("0.0.0.0"), 6: ip_address("::")}  # noqa: S104
+"""The source of a flow where it may be any."""
+SPARE_SECONDS = 60
 """A session ends by itself so long after its client should have ended it."""
 
 
@@ -119,13 +122,13 @@ def plan_of_path(
     known = tuple(namespace_of(pod) for pod in pods.values() if not pod.host_network)
     requests = {}
     for node in nodes:
-        send = _send(first, limits) if limits.send and node == path.source.node else None
+        send = send_of(first, limits) if limits.send and node == path.source.node else None
         filters = filters_of(path, node, backends)
         if len(filters) > MOST_FILTERS:
             left_out = len(filters) - MOST_FILTERS
             notes.append(f"{node}: {left_out} forms of these packets are not followed")
         requests[node] = TraceRequest(
-            filters[:MOST_FILTERS], seconds=limits.seconds + _SPARE_SECONDS, send=send,
+            filters[:MOST_FILTERS], seconds=limits.seconds + SPARE_SECONDS, send=send,
             sender=sender if send else None, pods=known, data=limits.data,
         )  # fmt: skip
     if limits.send and path.source.node not in requests:
@@ -133,7 +136,8 @@ def plan_of_path(
     return Plan(ends_of(path), first, nodes, requests, path, tuple(notes))
 
 
-def _send(flow: Flow, limits: Limits) -> SendRequest:
+def send_of(flow: Flow, limits: Limits) -> SendRequest:
+    """Return what is sent. Raises ClusterError for a protocol that cannot be."""
     if flow.protocol == SCTP:
         raise ClusterError("--send does not speak SCTP", hint="--protocol tcp, udp or icmp")
     echo = flow.protocol in (ICMP, ICMPV6)
@@ -190,7 +194,7 @@ def plan_of_drops(
     from kubectl_ebpfnet.cluster.resolve import find_node, find_pod
 
     gatherer.look_for_answerers()
-    longest = limits.seconds + _SPARE_SECONDS
+    longest = limits.seconds + SPARE_SECONDS
     request = TraceRequest(drops_only=True, seconds=longest, data=limits.data)
     if target.kind == "node":
         node = find_node(gatherer.api, target.name).name

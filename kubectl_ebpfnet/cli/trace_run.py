@@ -10,7 +10,7 @@ from functools import partial
 from typing import Protocol
 
 from kubectl_ebpfnet.active.trace import NodeLine
-from kubectl_ebpfnet.cli.trace_plan import MONITOR_WORDS, Plan
+from kubectl_ebpfnet.cli.trace_plan import ANY, MONITOR_WORDS, Plan
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.explain.trace.answer import Told, owner_of, trace_of
 from kubectl_ebpfnet.explain.trace.notices import Notices
@@ -19,6 +19,7 @@ from kubectl_ebpfnet.explain.views.names import peer_name
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.events import Layers
 from kubectl_ebpfnet.model.evidence import Bundle, Record, agent_place, node_place
+from kubectl_ebpfnet.model.net import Flow
 from kubectl_ebpfnet.model.protocol import codec
 from kubectl_ebpfnet.model.protocol.tracing import TraceRequest
 from kubectl_ebpfnet.model.trace import Notice, Sighting, Trace
@@ -76,6 +77,27 @@ def _monitors(plan: Plan, bundle: Bundle) -> Iterator[tuple[str, Record]]:
 def answer_of(told: Told, plan: Plan) -> Trace:
     trace = trace_of(told, plan.title, plan.flow, plan.nodes, plan.path)
     return replace(trace, notes=(*plan.notes, *trace.notes))
+
+
+def kept_plan(bundle: Bundle, title: str) -> Plan | None:
+    """Return what a trace watched that --save kept, where it is not of `path`'s packets; None where
+    the capture is of another one. Its note says of what it is."""
+    if bundle.note != f"trace of {title}":
+        return None
+    requests = {
+        record.place.node: request
+        for record in bundle.records
+        if record.argv[: len(q.TRACE.node_argv)] == q.TRACE.node_argv
+        and (request := request_of(record)) is not None
+    }
+    if not requests:
+        return None
+    first = next(iter(requests.values()))
+    flow = None
+    if first.filters and (to := first.filters[0]).destination is not None:
+        source = to.source or ANY[to.destination.version]
+        flow = Flow(to.protocol, source, None, to.destination, to.destination_port)
+    return Plan(title, flow, tuple(requests), requests)
 
 
 def records_of(bundle: Bundle, node: str) -> list[Record]:

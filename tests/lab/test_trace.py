@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 import select
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.lab.cluster.config import WORLD_ADDRESS
-from tests.lab.cluster.tools.live import address, changed, kept_node_pods, path, pod_netns
+from tests.lab.cluster.tools.live import (
+    address,
+    changed,
+    kept_node_pods,
+    path,
+    pod_netns,
+)
 from tests.lab.conftest import Lab, wait_for_no_node_pods, wait_until
 from tests.node.trace.programs import loaded
 
@@ -161,3 +170,58 @@ def test_without_a_terminal_it_wants_yes(our_lab: Lab) -> None:
     done = our_lab.ebpfnet("trace", "pod/client", WORLD)
     assert done.returncode == 1
     assert "--yes" in done.stderr
+
+
+def test_drops_are_kept_and_read_again(our_lab: Lab, tmp_path: Any) -> None:
+    kept = str(tmp_path / "drops.zip")
+    closed = f"{address(our_lab, 'client2')}:9"
+    with pinging(closed):
+        done = our_lab.ebpfnet(
+            "trace", "--drops", "pod/client2", "--for", "4s", "--yes", "--save", kept
+        )
+    assert done.returncode == 3, done.stdout
+    assert "NO_SOCKET" in done.stdout
+    again = our_lab.ebpfnet("trace", "--drops", "pod/client2", "--from", kept)
+    assert (again.returncode, again.stdout) == (3, done.stdout)
+    other = our_lab.ebpfnet("trace", "--drops", "pod/client", "--from", kept)
+    assert other.returncode == 2
+    assert "the capture has no such trace" in other.stderr
+
+
+def test_a_process_of_a_node_is_a_source(our_lab: Lab, tmp_path: Any) -> None:
+    source, kept = f"pid/{process_of('client')}@node/node1", str(tmp_path / "process.zip")
+    code, document = traced(our_lab, source, WORLD, "--send", "--save", kept)
+    assert (code, document["verdict"], document["path"]) == (0, "delivered", None)
+    syn = document["packets"][0]
+    assert (syn["what"], owners(syn)) == ("SYN", ["client", "node1"])
+    again = our_lab.ebpfnet("trace", source, WORLD, "--from", kept, "-o", "json")
+    assert json.loads(again.stdout)["packets"] == document["packets"]
+    code, document = traced(our_lab, "pid/4000000@node/node1", WORLD, "--send")
+    assert code == 4
+    assert "process 4000000: No such file" in document["reason"]
+
+
+def process_of(pod: str) -> int:
+    """A process in the network namespace of a pod, by its number on the pod's node."""
+    netns = os.stat(pod_netns(pod)[1].partition("=")[2]).st_ino
+    for process in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError):
+            if os.stat(f"/proc/{process}/ns/net").st_ino == netns:
+                status = Path(f"/proc/{process}/status").read_text()
+                numbers = status.partition("NSpid:")[2].split("\n")[0].split()
+                if len(numbers) > 1:
+                    return int(numbers[1])
+    raise LookupError(f"no process of {pod}")
+
+
+@contextmanager
+def pinging(to: str) -> Iterator[None]:
+    """pod/client sends datagrams to an address and port."""
+    host, _, port = to.rpartition(":")
+    loop = f"while :; do echo x | nc -u -w1 {host} {port}; sleep 0.2; done"
+    process = subprocess.Popen([*pod_netns("client"), "sh", "-c", loop])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()

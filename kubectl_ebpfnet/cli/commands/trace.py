@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kubectl_ebpfnet.cli import flags, path_arguments
+from kubectl_ebpfnet.cli import flags, trace_answer
 from kubectl_ebpfnet.cli import trace_arguments as words
 from kubectl_ebpfnet.cli.help import CommandText
 from kubectl_ebpfnet.cli.with_flags import with_trace_flags
@@ -28,6 +28,7 @@ Exit codes: 0 delivered, reachable or leaves, 1 error, 2 usage, 3 dropped,
         ("Three pings to a Service's pod", "trace pod/client pod/web --send -c 3 --protocol icmp"),
         ("What the pod itself sends, for a minute", "trace pod/client svc/web:80 --for 1m"),
         ("For Wireshark", "trace pod/client svc/web:80 -o pcapng > trace.pcapng"),
+        ("From a network namespace of no pod", "trace pid/4711@node/n1 1.1.1.1:80 --send"),
         ("All that a pod loses, with reason and place", "trace --drops pod/client"),
         ("Each event as a line of JSON", "trace pod/client 1.1.1.1:80 --send -o events"),
     ),
@@ -46,6 +47,7 @@ def run(
     count: words.Count = "",
     interval: words.Interval = "1s",
     payload: words.Payload = "",
+    size: words.Size = "",
     seconds: words.For = "30s",
     drops: words.Drops = "",
     protocol: flags.Protocol = "",
@@ -58,13 +60,9 @@ def run(
     colored: flags.Color = "auto",
     timeout: flags.Timeout = "60s",
 ) -> int:
-    question = None
-    if not drops:
-        question = path_arguments.question(
-            source, destination, protocol, to_namespace, ipv4=ipv4, ipv6=ipv6, size="", via="",
-            selector="", all_pods=False,
-        )  # fmt: skip
-    asked = words.asked(question, drops, source)
-    until = words.limits(count, interval, payload, seconds, timeout, snaplen, send=send)
+    asked = words.asked(
+        source, destination, drops, protocol, to_namespace, ipv4=ipv4, ipv6=ipv6
+    )  # fmt: skip
+    until = words.limits(count, interval, payload, size, seconds, timeout, snaplen, send=send)
     shown = words.how(output, colored, global_flags.verbosity, capture, save)
-    return words.answered(asked, until, shown, global_flags, timeout)
+    return trace_answer.answered(asked, until, shown, global_flags, timeout)

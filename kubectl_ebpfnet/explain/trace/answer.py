@@ -114,12 +114,13 @@ def trace_of(
     not_told = told.follower.not_kept + sum(each.losses.not_told for each in watched)
     missing = missing or bool(not_told)
     blind = any(place not in each.attached for each in watched for place in _PASSED)
-    packets = tuple(_packets(told.follower, missing=missing or blind))
+    packets = tuple(_packets(told.follower, path, missing=missing or blind))
     sent = tuple(sorted(told.sent, key=lambda each: each.number))
     notices = joined(told.notices.found, packets)
     asked = any(each.notices is not None for each in watched)
     if flow and asked and not any(each.attached for each in watched):
-        judged = by_notices.of_notices(notices, _unread(watched))
+        problem = next((f"{each.node}: {each.problem}" for each in watched if each.problem), "")
+        judged = by_notices.of_notices(notices, _unread(watched), problem)
     elif flow:
         judged = by_notices.beside(of_flow(packets, sent, watched), notices)
     else:
@@ -173,9 +174,11 @@ def _watched(told: Told, node: str) -> Watched:
     )
 
 
-def _packets(follower: Follower, *, missing: bool) -> Iterable[TracedPacket]:
+def _packets(follower: Follower, path: Path | None, *, missing: bool) -> Iterable[TracedPacket]:
+    ways = _nodes(path)
     ordered = [
-        (each, settled(each.ordered(follower.clocks), missing=missing))
+        (each, settled(each.ordered(follower.clocks), missing=missing,
+                       nodes=ways.get(each.direction)))
         for each in follower.packets
     ]  # fmt: skip
     forth, back = (
@@ -186,6 +189,15 @@ def _packets(follower: Follower, *, missing: bool) -> Iterable[TracedPacket]:
     for each, sightings in ordered:
         outcome, reason = fate(sightings, ends[each.direction], missing=missing)
         yield TracedPacket(each.number, each.direction, each.what, sightings, outcome, reason)
+
+
+def _nodes(path: Path | None) -> dict[Direction, frozenset[str]]:
+    """Return the nodes that packets pass by the tables, for each direction; {} without tables."""
+    if path is None or not path.hops:
+        return {}
+    forth = frozenset({path.source.node, path.destination.node, *(h.node for h in path.hops)})
+    back = forth | {hop.node for hop in (path.answer.hops if path.answer else ())}
+    return {Direction.FORTH: forth, Direction.BACK: back}
 
 
 def _cause(path: Path | None, judged: Judged, notices: Sequence[Notice]) -> tuple[str, Fix | None]:

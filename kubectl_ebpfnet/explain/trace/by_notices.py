@@ -15,12 +15,13 @@ _BLIND = "Cilium sees no routes, netfilter and sockets: what came next is not kn
 _AGGREGATED = "monitor aggregation (monitor-aggregation in cilium-config) may leave notices out"
 
 
-def of_notices(notices: Sequence[Notice], missing: str) -> Judged:
+def of_notices(notices: Sequence[Notice], missing: str, problem: str = "") -> Judged:
     """Return what became of the packets by Cilium's notices alone.
 
     Args:
         notices: of the packets that are followed, in the order in which they came.
         missing: why they are not all, "" where they are.
+        problem: why no program of ours looked.
     """
     if missing:
         return Judged(Verdict.UNKNOWN, f"{_last(notices) or 'no notice came'}; {missing}")
@@ -36,7 +37,8 @@ def of_notices(notices: Sequence[Notice], missing: str) -> Judged:
     last = _last(notices)
     if last:
         return Judged(Verdict.UNKNOWN, f"{last}; {_BLIND}")
-    return Judged(Verdict.UNKNOWN, f"no notice of this flow came; {_AGGREGATED}")
+    why = f"no notice of this flow came; {_AGGREGATED}"
+    return Judged(Verdict.UNKNOWN, f"{problem}; {why}" if problem else why)
 
 
 def beside(judged: Judged, notices: Sequence[Notice]) -> Judged:

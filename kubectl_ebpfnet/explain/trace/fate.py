@@ -73,23 +73,35 @@ def senders(packets: Iterable[tuple[Sighting, ...]]) -> frozenset[Owner]:
     return frozenset(found - forwarders)
 
 
-def settled(sightings: tuple[Sighting, ...], *, missing: bool) -> tuple[Sighting, ...]:
+def settled(
+    sightings: tuple[Sighting, ...], *, missing: bool, nodes: frozenset[str] | None = None
+) -> tuple[Sighting, ...]:
     """Return a packet's sightings with what is known of its drops once all are there.
 
     A drop is no loss where the packet is seen behind it, or taken elsewhere. One of a copy is a
     loss where it comes before any socket and the packet is seen nowhere behind it: what a tap has
-    of it goes nowhere.
+    of it goes nowhere. One for another MAC address is no loss where it was not to come: switches
+    flood frames to addresses that they do not know (IEEE 802.1Q, 8.8).
 
     Args:
         sightings: in the order of time.
         missing: events are missing, so that silence says nothing.
+        nodes: that it passes by the tables; None where these were not asked.
     """
-    return tuple(_settled(each, sightings, missing=missing) for each in sightings)
+    return tuple(_settled(each, sightings, missing, nodes) for each in sightings)
 
 
-def _settled(drop: Sighting, sightings: tuple[Sighting, ...], *, missing: bool) -> Sighting:
+def _settled(
+    drop: Sighting,
+    sightings: tuple[Sighting, ...],
+    missing: bool,
+    nodes: frozenset[str] | None,
+) -> Sighting:
     if drop.event.place is not Place.DROP or drop.event.reason in words.NO_LOSS:
         return drop
+    if drop.event.reason == "OTHERHOST" and nodes is not None and drop.node not in nodes:
+        return replace(drop, lost=Lost.UNDECIDED, note="it was for another node, and this is none "
+                       "of its way: a switch may have sent it to all")  # fmt: skip
     if any(_is_behind(each, drop, sightings) for each in sightings):
         if drop.lost is Lost.YES:
             return replace(drop, lost=Lost.UNDECIDED, note="it, or one like it, is seen behind it")

@@ -9,16 +9,14 @@ whose connection is lost. So the stdin and stderr of the exec carry frames, of s
     kind    sent by  payload
     DATA    both     bytes of the stream
     STDERR  node     bytes of the program's stderr
-    EVENT   node     one JSON object, UTF-8: an event of the node
-    LOSS    node     8 bytes, big-endian: events that the stream lacks since the last LOSS
     WINDOW  node     4 bytes, big-endian: bytes of DATA taken from the stream since the last WINDOW
     ALIVE   both     none; sent after ALIVE_SECONDS without another frame
     END     both     none: no more DATA follows; or a line of text, UTF-8: why it ends early
     STOP    client   none: asks the program to end
 
 The node begins with ALIVE. Bytes that are no frames are text: of a program that could not start, or
-of Python. EVENT and LOSS are reserved: no node sends them yet. A receiver skips kinds and streams
-that it does not know, so that a newer node can be asked by an older client.
+of Python. A receiver skips kinds and streams that it does not know, so that a newer node can be
+asked by an older client.
 
     stream   from the client    from the node
     SESSION  ALIVE, STOP        ALIVE, END (why the node ends the session)
@@ -49,8 +47,6 @@ class Kind(IntEnum):
 
     DATA = ord("d")
     STDERR = ord("t")
-    EVENT = ord("v")
-    LOSS = ord("l")
     WINDOW = ord("w")
     ALIVE = ord("a")
     END = ord("e")

@@ -84,7 +84,8 @@ class TraceRequest:
         vxlan_ports, geneve_ports: UDP ports of tunnels, two each at most.
         send: what to send from the namespace of `sender`; None to watch alone.
         sender: the namespace; None for the node's own, or that of `sender_pid`.
-        sender_pid: a process in whose namespace to send, 0 for none.
+        sender_pid: a process in whose namespace to send, 0 for none; filters without a source get
+            the addresses of that.
         pods: by whose containers a namespace is known to be a pod's, where the path of its cgroup
             lacks the pod's uid (a kubelet without cgroupsPerQOS).
     """

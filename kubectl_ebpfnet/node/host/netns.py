@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -30,10 +31,9 @@ def enter(path: str | Path) -> None:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise KernelError(
-            f"open {path}: {error.strerror}", error.errno or 0,
-            hint="CAP_SYS_PTRACE lets the node side look into other processes",
-        ) from None  # fmt: skip
+        denied = error.errno in (errno.EACCES, errno.EPERM)
+        hint = "CAP_SYS_PTRACE lets the node side look into other processes" if denied else ""
+        raise KernelError(f"open {path}: {error.strerror}", error.errno or 0, hint=hint) from None
     try:
         if _libc.setns(fd, _CLONE_NEWNET):
             code = ctypes.get_errno()

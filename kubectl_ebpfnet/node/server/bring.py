@@ -27,7 +27,7 @@ for side in sorted(glob.glob("{folder}/[0-9a-f]*/kubectl_ebpfnet/.."), key=os.pa
 try:
     from kubectl_ebpfnet.node.netkat.__main__ import start
 except ModuleNotFoundError:
-    sys.exit("netkat: its node side was removed; the next run that uses this pod brings one")
+    sys.exit("the node side was removed; the next run that uses this pod brings one")
 start()
 """
 

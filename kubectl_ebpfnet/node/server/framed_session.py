@@ -192,7 +192,7 @@ class _Session:
         if not self._lost_since:
             self._lost_since = time.monotonic()
             if reason:
-                self._out += frame(Kind.END, frames.SESSION, f"netkat: {reason}".encode())
+                self._out += frame(Kind.END, frames.SESSION, f"the session ends: {reason}".encode())
             os.kill(self._pid, signal.SIGTERM)
 
     # --- bytes ------------------------------------------------------------------------------------

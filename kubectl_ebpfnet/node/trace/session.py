@@ -30,9 +30,16 @@ from kubectl_ebpfnet.model.events import (
 )
 from kubectl_ebpfnet.model.protocol import codec
 from kubectl_ebpfnet.model.protocol.questions import NodeRequest, node_argv
-from kubectl_ebpfnet.model.protocol.tracing import GO, MOST_DATA, TraceRequest
+from kubectl_ebpfnet.model.protocol.tracing import (
+    GO,
+    MOST_DATA,
+    MOST_FILTERS,
+    PacketFilter,
+    TraceRequest,
+)
 from kubectl_ebpfnet.node.bpf.attachments import attachments
 from kubectl_ebpfnet.node.host import netns
+from kubectl_ebpfnet.node.netlink.tables import addresses
 from kubectl_ebpfnet.node.trace.owners import Owners
 from kubectl_ebpfnet.node.trace.packets import (
     DROPS_ONLY,
@@ -155,7 +162,7 @@ class _Session:
         if not inode and not asked.filters:
             raise KernelError("a trace wants filters, or a network namespace", 0)
         return Selection(
-            filters=asked.filters,
+            filters=_with_sources(asked),
             netns=inode,
             programs=DROPS_ONLY if asked.drops_only else tuple(PROGRAMS),
             events_per_second=_KERNEL_BUDGET,
@@ -272,6 +279,30 @@ class _Session:
         except OSError:  # nobody reads any more
             self._out.clear()
             self._end = self._end or "the client is gone"
+
+
+def _with_sources(asked: TraceRequest) -> tuple[PacketFilter, ...]:
+    """Return the filters; those without a source with each address of the sender's namespace.
+
+    Raises:
+        KernelError: the process is gone, or it has no address, or more than there is room for.
+    """
+    if not asked.sender_pid:
+        return asked.filters
+    _of_process(asked.sender_pid)  # that it is there
+    with netns.inside(f"/proc/{asked.sender_pid}/ns/net"):
+        own = [each.address for each in addresses(NodeRequest(0, node_argv("addresses")))]
+    filters = tuple(
+        each if each.source is not None or each.destination is None else replace(each, source=own_)
+        for each in asked.filters
+        for own_ in own
+        if each.destination is None or own_.version == each.destination.version
+    )
+    filters = tuple(dict.fromkeys(filters))
+    if not filters or len(filters) > MOST_FILTERS:
+        has = f"{len(filters)} addresses" if filters else "no address of this IP version"
+        raise KernelError(f"process {asked.sender_pid}: its network namespace has {has}")
+    return filters
 
 
 def _of_process(pid: int) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from kubectl_ebpfnet.model.events import Direction, Place
 from kubectl_ebpfnet.model.net import Flow, endpoint_text
 from kubectl_ebpfnet.model.trace import Lost, Notice, Owner, Sighting
@@ -27,6 +29,8 @@ _ARROWS = {Direction.FORTH: "→", Direction.BACK: "←", Direction.NONE: "·"}
 _TIME = 10
 _FIRST = 5
 """Packets of each direction that are shown place by place; of later ones losses alone."""
+_NOTICES = 10
+"""Notices of Cilium of each direction that are shown; of later ones drops alone."""
 
 
 def owner_text(owner: Owner) -> str:
@@ -55,6 +59,7 @@ class Lines:
         self._style = Style(view.color)
         self._shown: dict[Direction, set[int]] = {}
         self._folded = False
+        self._notices: Counter[Direction] = Counter()
 
     def of(self, sighting: Sighting, packet: int, what: str) -> list[str]:
         """Return the lines of a sighting, [] for one that is not shown.
@@ -97,6 +102,9 @@ class Lines:
         """Return the lines of a notice of Cilium."""
         event, view = notice.event, self._view
         dropped = event.kind == "drop"
+        self._notices[notice.direction] += 1
+        if not self._wide and not dropped and self._notices[notice.direction] > _NOTICES:
+            return self._fold()
         mark = view.text("✗" if dropped else _ARROWS[notice.direction])
         head = f"{notice.seconds:{_TIME}.6f} {mark} "
         place = f"node {notice.node}  Cilium: {notice_text(notice)}"
@@ -112,7 +120,7 @@ class Lines:
         if self._folded:
             return []
         self._folded = True
-        return [f"{' ' * _TIME}   (of later packets, losses alone: -o wide shows all)"]
+        return [f"{' ' * _TIME}   (of what is later, losses alone: -o wide shows all)"]
 
     def _more(self, sighting: Sighting) -> list[str]:
         event, more = sighting.event, []

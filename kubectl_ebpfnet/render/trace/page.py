@@ -22,7 +22,7 @@ from kubectl_ebpfnet.render.trace.lines import (
     notice_text,
     owner_text,
 )
-from kubectl_ebpfnet.render.trace.summary import SEEN, drop_rows, facts
+from kubectl_ebpfnet.render.trace.summary import DROPS, SEEN, drop_rows, facts
 
 _TONES = {Verdict.DROPPED: "bad", Verdict.UNKNOWN: "open"}
 _MOST_PACKETS = 200
@@ -33,7 +33,6 @@ _MARKS = {
 }
 _LONG = ("Owner", "Reason", "Packet", "Why", "Notice", "Tuple")
 """Columns whose text may be broken into lines."""
-_DROPS = ("Count", "Lost", "Node", "Owner", "Device", "Reason", "Packet")
 
 
 def page(trace: Trace, bundle: Bundle) -> str:
@@ -156,7 +155,7 @@ def _drops(trace: Trace) -> Html:
     if not rows:
         return Html()
     note = [tag("p", f"and {more} more", class_="note")] if more else []
-    return html.section("Drops", _table(_DROPS, rows), *note)
+    return html.section("Drops", _table([title.capitalize() for title in DROPS], rows), *note)
 
 
 def _notices(trace: Trace) -> Html:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 from kubectl_ebpfnet.model.events import Direction, Place
 from kubectl_ebpfnet.model.trace import Fate, Lost, Trace
@@ -127,30 +128,44 @@ def _hops(trace: Trace, view: View) -> list[str]:
     return lines
 
 
+DROPS = ("COUNT", "FIRST", "LAST", "LOST", "NODE", "OWNER", "DEVICE", "REASON", "PACKET")
+"""Columns of the table of drops; times are seconds since the trace began."""
+
+
 def drops(trace: Trace, view: View) -> list[str]:
-    """Return a table of drops: how many, whether each is a loss, where, and why."""
+    """Return a table of drops: how many, when, whether each is a loss, where, and why."""
     found, more = drop_rows(trace)
     if not found:
         return []
     rows = [[view.text(cell) for cell in row] for row in found]
-    lines = columns(("COUNT", "LOST", "NODE", "OWNER", "DEVICE", "REASON", "PACKET"), rows)
+    lines = columns(DROPS, rows)
     if more:
         lines.append(f"… and {more} more")
     return [view.text(line) if view.ascii else line for line in lines]
 
 
 def drop_rows(trace: Trace) -> tuple[list[tuple[str, ...]], int]:
-    """Return the rows of that table, the most frequent first, and how many more there are."""
-    found: Counter[tuple[str, ...]] = Counter()
+    """Return the rows of that table, the most frequent first, and how many more there are.
+
+    Packets that differ in the sender's port alone, as attempts do, are of one row.
+    """
+    found: dict[tuple[str, ...], list[float]] = {}
     for packet in trace.packets:
         for sighting in packet.sightings:
             event = sighting.event
             if event.place is not Place.DROP or sighting.lost is Lost.NO:
                 continue
-            to = flow_text(event.flow) if event.flow else packet.what
-            found[
+            to = packet.what
+            if event.flow is not None:
+                to = flow_text(replace(event.flow, source_port=None))
+            row = (
                 "yes" if sighting.lost is Lost.YES else "maybe", sighting.node,
                 owner_text(sighting.owner), event.device, event.reason or event.where, to,
-            ] += 1  # fmt: skip
-    rows = [(str(count), *row) for row, count in found.most_common(_MOST)]
+            )  # fmt: skip
+            found.setdefault(row, []).append(sighting.seconds)
+    ordered = sorted(found.items(), key=lambda each: -len(each[1]))
+    rows = [
+        (str(len(times)), f"{min(times):.3f}", f"{max(times):.3f}", *row)
+        for row, times in ordered[:_MOST]
+    ]
     return rows, len(found) - len(rows)

@@ -313,7 +313,7 @@ def test_words_between_frames(either: FakeApiServer, laptop: Laptop) -> None:
 def test_frames_of_a_newer_node_are_skipped(either: FakeApiServer, laptop: Laptop) -> None:
     def program(end: ExecEnd) -> None:
         end.write(2, b"\xfe\7\0\0\0\3abc")
-        end.write(2, frame(Kind.EVENT, 3, b'{"packet": 1}') + frame(Kind.LOSS, 3, bytes(8)))
+        end.write(2, frame(ord("v"), 3, b'{"packet": 1}') + frame(ord("l"), 3, bytes(8)))
         end.write(2, frame(Kind.DATA, 9, b"of another stream") + frame(Kind.WINDOW, 9, b"?"))
         end.write(2, frame(Kind.STDERR, PROGRAM, b"one\n"))
         end.end()

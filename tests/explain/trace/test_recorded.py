@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from kubectl_ebpfnet.explain.trace.fate import settled
 from kubectl_ebpfnet.model.events import Direction
 from kubectl_ebpfnet.model.path import Verdict
-from kubectl_ebpfnet.model.trace import Fate
+from kubectl_ebpfnet.model.trace import Fate, Lost
 from tests.explain.trace.record import SCENARIOS
-from tests.explain.trace.replay import DATA, answer, lines_of
+from tests.explain.trace.replay import DATA, NODE, answer, lines_of
 
 DELIVERED = (
     "plain_icmp", "plain_tcp", "plain_udp", "masquerade_udp", "masquerade_tcp", "vxlan",
@@ -72,3 +73,19 @@ def test_a_connection_that_is_answered_and_then_stuck_is_dropped() -> None:
 def test_a_segment_that_was_sent_again_and_came_is_not_lost() -> None:
     trace = answer([line for line in lines_of("tcp_syn_lost_once") if not line.sent])
     assert (trace.verdict, trace.reason) == (Verdict.DELIVERED, "2 answers came back")
+
+
+def test_a_frame_that_a_switch_floods_to_a_node_beside_the_way_is_no_loss() -> None:
+    """wrong_mac: dropped as OTHERHOST where it was to come, or on a node that is none of its way."""
+    drop = next(
+        sighting
+        for packet in answer(lines_of("wrong_mac")).packets
+        for sighting in packet.sightings
+        if sighting.event.reason == "OTHERHOST"
+    )
+    [on_its_way] = settled((drop,), missing=False, nodes=frozenset({NODE}))
+    [beside] = settled((drop,), missing=False, nodes=frozenset({"another"}))
+    [without_tables] = settled((drop,), missing=False)
+    lost = [each.lost for each in (on_its_way, beside, without_tables)]
+    assert lost == [Lost.YES, Lost.UNDECIDED, Lost.YES]
+    assert "a switch may have sent it to all" in beside.note

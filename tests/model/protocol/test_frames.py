@@ -28,8 +28,6 @@ TABLE = [
     (frame(Kind.DATA, PROGRAM, b"\0bytes\n"), b"d\1\0\0\0\7\0bytes\n"),
     (frame(Kind.DATA, PACKETS, b""), b"d\2\0\0\0\0"),
     (frame(Kind.STDERR, PROGRAM, b"why\n"), b"t\1\0\0\0\4why\n"),
-    (frame(Kind.EVENT, 3, b"{}"), b"v\3\0\0\0\2{}"),
-    (frame(Kind.LOSS, 3, bytes(7) + b"\2"), b"l\3\0\0\0\x08\0\0\0\0\0\0\0\2"),
     (window_frame(PROGRAM, 1 << 18), b"w\1\0\0\0\4\0\4\0\0"),
     (frame(Kind.ALIVE), b"a\0\0\0\0\0"),
     (frame(Kind.END, PROGRAM), b"e\1\0\0\0\0"),

@@ -173,7 +173,7 @@ def test_the_end_of_the_pod_waits_for_whoever_removes_the_filter(
     try:
         holding.terminate()
         code, _, err, _ = ended(client)
-        assert (code, err) == (143, "netkat: the node pod is taken away")
+        assert (code, err) == (143, "the session ends: the node pod is taken away")
         until(lambda: children(holding.pid) == [removes], "somebody else is still there")
         with pytest.raises(subprocess.TimeoutExpired):
             holding.wait(0.3)

@@ -232,7 +232,7 @@ def test_a_shells_netkat_whose_node_side_made_room_says_so(pod: NodePod) -> None
     shell = [str(pod.folder / "bin/netkat"), "-h"]
     said = subprocess.run(shell, env=pod.env, capture_output=True, text=True, check=False)
     assert (said.returncode, said.stderr.count("\n")) == (1, 1)
-    assert "its node side was removed" in said.stderr
+    assert "the node side was removed" in said.stderr
 
 
 def test_what_a_container_left_that_ran_before_is_removed(folder: Path) -> None:

@@ -264,7 +264,10 @@ def test_silence_ends_the_program_and_signs_of_life_keep_it() -> None:
         assert one.process.poll() is None
         begin = time.monotonic()
         assert one.end() == 128 + signal.SIGTERM
-        assert one.bytes_of(Kind.END, SESSION) == b"netkat: nothing came from the client for 1 s"
+        assert (
+            one.bytes_of(Kind.END, SESSION)
+            == b"the session ends: nothing came from the client for 1 s"
+        )
         assert 0.7 < time.monotonic() - begin < 5
 
 
@@ -291,7 +294,7 @@ def test_it_ends_with_the_pod() -> None:
         one.until(lambda: one.found)
         one.process.terminate()
         assert one.end() == 128 + signal.SIGTERM
-        assert one.bytes_of(Kind.END, SESSION) == b"netkat: the node pod is taken away"
+        assert one.bytes_of(Kind.END, SESSION) == b"the session ends: the node pod is taken away"
 
 
 def test_the_entry_of_the_node_side() -> None:

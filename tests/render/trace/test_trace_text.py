@@ -147,7 +147,7 @@ def test_drops_are_a_table_that_says_which_are_losses() -> None:
         for n, each in enumerate((lost, lost, maybe), 1)
     )
     shown = Trace("drops of pod/client", None, Verdict.DROPPED, "2", packets, ())
-    rows = [line.split()[:2] for line in summary(shown, View(120)).splitlines()]
-    assert ["COUNT", "LOST"] in rows
-    assert ["2", "yes"] in rows
-    assert ["1", "maybe"] in rows
+    rows = [line.split()[:4] for line in summary(shown, View(120)).splitlines()]
+    assert ["COUNT", "FIRST", "LAST", "LOST"] in rows
+    assert ["2", "0.500", "0.500", "yes"] in rows
+    assert ["1", "0.500", "0.500", "maybe"] in rows
