@@ -36,6 +36,8 @@ _MOST_KEPT = 32 << 20
 _MOST_STDERR = 16 << 10
 _LONGEST_LINE = 64 << 10
 _PARTING_SECONDS = 8.0
+_HASTE_SECONDS = 0.5
+"""In which its end is sent to each node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,10 +187,11 @@ class Sessions:
     def __enter__(self) -> Sessions:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.stop()
-        # Each detaches at once; the pod, and whatever runs in it, ends after this.
-        for _line in self.lines(_PARTING_SECONDS):
+        # Each detaches at once; the pod, and whatever runs in it, ends after this. Who interrupts
+        # again does not wait for their last words.
+        for _line in self.lines(_HASTE_SECONDS if kind else _PARTING_SECONDS):
             pass
         self._selector.close()
         for each in self._all:

@@ -4,6 +4,7 @@ exec writes lines as node/trace/session.py does (the real: tests/node/trace, tes
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -174,3 +175,31 @@ def test_a_record_of_other_packets_is_no_trace_of_these() -> None:
     for asked, problem in ((request, ""), (other, others)):
         plan = Plan("x", None, ("n",), {"n": asked})
         assert trace_run.from_bundle(plan, bundle, Nothing()).nodes[0].problem == problem
+
+
+def test_a_second_interrupt_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The node tells no end; who interrupts while its last words are awaited has waited enough."""
+    told = threading.Event()
+
+    def run(_session: object, _container: object, _argv: object, streams: Streams) -> int:
+        streams.say(_LAYERS)
+        streams.wait_for_the_end_of_stdin()
+        told.wait(30)
+        return 0
+
+    monkeypatch.setattr(trace, "exec_live", run)
+    monkeypatch.setattr(trace, "LiveStreams", Streams)
+    before = time.monotonic()
+    request = {"n": TraceRequest(node_namespace=True)}
+
+    def interrupted() -> None:
+        with trace.Sessions(None, {"n": None}, request) as sessions:  # type: ignore[arg-type, dict-item]
+            while not sessions.ready:
+                for _ in sessions.next_lines(0.1):
+                    pass
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert time.monotonic() - before < trace._PARTING_SECONDS / 2
+    told.set()

@@ -76,7 +76,7 @@ def test_a_segment_that_was_sent_again_and_came_is_not_lost() -> None:
 
 
 def test_a_frame_that_a_switch_floods_to_a_node_beside_the_way_is_no_loss() -> None:
-    """wrong_mac: dropped as OTHERHOST where it was to come, or on a node that is none of its way."""
+    """wrong_mac: dropped as OTHERHOST where it was to come, or on a node beside its way."""
     drop = next(
         sighting
         for packet in answer(lines_of("wrong_mac")).packets
