@@ -39,7 +39,7 @@ if TYPE_CHECKING:
         XfrmPolicy,
         XfrmState,
     )
-    from kubectl_ebpfnet.model.events import TraceLine
+    from kubectl_ebpfnet.model.events import TraceLayer, TraceLine
     from kubectl_ebpfnet.model.kernel import (
         Counter,
         FibAnswer,
@@ -258,6 +258,7 @@ TC_FILTERS: Fact[Attachment] = Fact("tc-filters", _NODE, PATH | PROGRAMS,
 ATTACHMENTS: Fact[Attachment] = Fact("attachments", _NODE_POD, PATH | PROGRAMS | LB, "attachments")
 COUNTERS: Fact[Counter] = Fact("counters", _NODE_POD, PATH | LB, "counters")
 KERNEL: Fact[KernelFacts] = Fact("kernel", _NODE_POD, DOCTOR | CAPTURE, "kernel")
+TRACE_LAYERS: Fact[TraceLayer] = Fact("trace-layers", _NODE_POD, DOCTOR, "trace-layers")
 CONNTRACK: Fact[ConntrackEntry] = Fact("conntrack", _NODE, PATH | FLOWS | LB, "conntrack",
     by_flow=True,
     asked=_by("conntrack.entry",        "cat /proc/net/nf_conntrack", "conntrack -L -o extended"),

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from kubectl_ebpfnet.model.cilium_config import DatapathConfig
 from kubectl_ebpfnet.model.dataclass import dataclass
+from kubectl_ebpfnet.model.events import TraceLayer
 from kubectl_ebpfnet.model.kernel import KernelFacts
 from kubectl_ebpfnet.model.path import Evidence, Finding
 from kubectl_ebpfnet.model.rights import Right
@@ -101,6 +102,21 @@ class Reach:
 
 
 @dataclass(frozen=True, slots=True)
+class TraceSight:
+    """Which of trace's programs a node's kernel takes.
+
+    Attributes:
+        layers: what was found by loading; () where nobody tried.
+        unknown: why nobody could try, "" where somebody did.
+        help: what would tell, "" for nothing we know.
+    """
+
+    layers: tuple[TraceLayer, ...] = ()
+    unknown: str = ""
+    help: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class NodeCheck:
     """A node, and who can answer for it.
 
@@ -121,6 +137,7 @@ class NodeCheck:
         by: who answers for the node: `agent`, `node pod`, `shell`, `new node pod` (each run
             deploys one; not tried), "" for nobody.
         commands: one for each of COMMANDS.
+        trace: what `trace` will see there.
         evidence: what was asked there.
     """
 
@@ -138,6 +155,7 @@ class NodeCheck:
     kernel_release: str = ""
     by: str = ""
     commands: tuple[Reach, ...] = ()
+    trace: TraceSight = TraceSight()
     evidence: tuple[Evidence, ...] = ()
 
     def reach(self, command: str) -> Reach:

@@ -216,6 +216,21 @@ class Layers:
 
 
 @dataclass(frozen=True, slots=True)
+class TraceLayer:
+    """One object of trace's programs, tried on a node: loaded, attached, and detached at once.
+
+    Attributes:
+        name: of the object, bpf/NAME.bpf.c.
+        attached: names of its programs that this kernel takes.
+        lacking: those that it does not take.
+    """
+
+    name: str
+    attached: tuple[str, ...]
+    lacking: tuple[Lacking, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class SentPacket:
     """What became of one packet that `--send` sent, by the socket that sent it.
 

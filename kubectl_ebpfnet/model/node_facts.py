@@ -28,7 +28,7 @@ from kubectl_ebpfnet.model.encryption import (
     XfrmPolicy,
     XfrmState,
 )
-from kubectl_ebpfnet.model.events import TraceLine
+from kubectl_ebpfnet.model.events import TraceLayer, TraceLine
 from kubectl_ebpfnet.model.kernel import (
     Counter,
     FibAnswer,
@@ -89,5 +89,6 @@ NODE_FACTS: dict[str, Any] = {
     "snat-use": SnatUse,
     "probe": ConnectAttempt,
     "trace": TraceLine,
+    "trace-layers": TraceLayer,
 }
 """Question of the node side (model/protocol/questions.py) → the class of its facts."""

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from kubectl_ebpfnet.node.trace.packets import PROGRAMS
 from tests.lab.cluster.config import ADMIN_CONFIG, NOBODY_CONFIG, SRE_CONFIG
 from tests.lab.cluster.tools.live import objects, path
 from tests.lab.conftest import Lab
+from tests.node.trace.programs import loaded
 
 pytestmark = pytest.mark.side_by_side
 NODE_PODS = "app.kubernetes.io/managed-by=kubectl-ebpfnet"
@@ -126,6 +128,10 @@ def test_nothing_is_deployed_unless_it_is_asked_for(our_lab: Lab, ours_alone: se
         info = running[node["name"]]["status"]["nodeInfo"]
         assert node["kernel"]["release"] == info["kernelVersion"]
         assert {reach["level"] for reach in node["commands"]} == {"full"}
+        assert node["trace"]["unknown"] == ""
+        layers = {each["name"]: each for each in node["trace"]["layers"]}
+        assert (set(layers["trace"]["attached"]), layers["trace"]["lacking"]) == (set(PROGRAMS), [])
+    assert not loaded()
     _, again = doctor(our_lab)  # they are there: they are found, and the agents are asked as well
     for node in again["nodes"]:
         assert (node["by"], node["node_pod"], node["agent_exec"]) == ("node pod", "kept", True)

@@ -9,6 +9,7 @@ from kubectl_ebpfnet.errors import ParseError, print_rbac, tier_of
 from kubectl_ebpfnet.explain.doctor.captured import lacks_of_capture
 from kubectl_ebpfnet.explain.doctor.context import NODE_POD, DoctorContext
 from kubectl_ebpfnet.explain.doctor.tools import DEEP, NO_SHELL, by_tools
+from kubectl_ebpfnet.explain.doctor.trace_sight import trace_sight
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model import catalogue as q
@@ -53,6 +54,7 @@ def check(name: str, context: DoctorContext) -> NodeCheck:
         node_pod_problem="" if there else _problem(by_pod),
         kernel=kernel,
         kernel_release=kernel.release if kernel else node.kernel if node else "",
+        trace=trace_sight(name, context),
         evidence=tuple(_evidence((*by_agent, *by_pod))),
     )
     found = replace(found, by=_by(found, context))

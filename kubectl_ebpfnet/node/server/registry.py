@@ -56,6 +56,7 @@ FUNCTIONS = {
     "map-room": "cilium.room:rooms",
     "snat-use": "cilium.room:snat_uses",
     "metrics": "cilium.metrics:rows",
+    "trace-layers": "trace.layers:layers",
 }
 
 

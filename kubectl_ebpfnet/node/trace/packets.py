@@ -90,7 +90,7 @@ class PacketTrace:
             Unsupported: this kernel or image cannot; the message says what is missing.
             KernelError: it refuses otherwise.
         """
-        values = {".rodata.config": _config(selection)}
+        values = {".rodata.config": config_of(selection)}
         self._object = BpfObject("trace", selection.programs, values, selection.ring_bytes)
         self._reasons = drop_reasons.names()
         self._ring = self._object.ring()
@@ -147,8 +147,8 @@ class PacketTrace:
         return Losses(over_budget, ring_full)
 
 
-def _config(selection: Selection) -> bytes:
-    """Return struct config. Raises ValueError for too many filters or ports."""
+def config_of(selection: Selection) -> bytes:
+    """Return struct config of bpf/trace.bpf.c. Raises ValueError for too many filters or ports."""
     filters = selection.filters
     if len(filters) > MOST_FILTERS:
         raise ValueError(f"at most {MOST_FILTERS} filters")

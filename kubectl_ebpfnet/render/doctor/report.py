@@ -19,11 +19,13 @@ from kubectl_ebpfnet.render.doctor.tables import (
     JUDGED,
     LACK_COLUMNS,
     NODE_COLUMNS,
+    TRACE_COLUMNS,
     lack_rows,
     names_of,
     node_rows,
     reach_columns,
     reach_rows,
+    trace_rows,
 )
 from kubectl_ebpfnet.render.lists import listing
 from kubectl_ebpfnet.render.lists.listing import Column, Listing
@@ -73,6 +75,7 @@ def render(report: Checkup, bundle: Bundle, format_name: str, view: View) -> str
         table("Nodes", NODE_COLUMNS, node_rows(report.nodes)) if report.nodes else "",
         table("What each command will show", reach_columns(room), reach_rows(report)),
         table("", LACK_COLUMNS, lack_rows(report)) if lack_rows(report) else "",
+        table("trace", TRACE_COLUMNS, trace_rows(report.nodes)) if trace_rows(report.nodes) else "",
         _notes(report, bundle, room),
     ]
     return "\n".join(part for part in parts if part)

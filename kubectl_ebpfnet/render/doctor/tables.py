@@ -7,13 +7,14 @@ from dataclasses import replace
 
 from kubectl_ebpfnet.model.catalogue import NF_CONNTRACK
 from kubectl_ebpfnet.model.dataclass import dataclass
-from kubectl_ebpfnet.model.doctor import Checkup, Lack, Level, NodeCheck, Reach
+from kubectl_ebpfnet.model.doctor import Checkup, Lack, Level, NodeCheck, Reach, TraceSight
 from kubectl_ebpfnet.model.evidence import NOBODY_ASKED
 from kubectl_ebpfnet.model.few import few
 from kubectl_ebpfnet.model.path import Evidence
 from kubectl_ebpfnet.model.probe import Judgement
 from kubectl_ebpfnet.model.rights import COMMANDS
 from kubectl_ebpfnet.render.lists.listing import Column
+from kubectl_ebpfnet.render.text.not_seen import not_seen
 from kubectl_ebpfnet.render.text.style import Style
 from kubectl_ebpfnet.render.text.view import View
 
@@ -186,3 +187,40 @@ def lack_rows(report: Checkup) -> list[_LackRow]:
             for commands, nodes in alike.items()
         ]
     return rows
+
+
+# --- trace ----------------------------------------------------------------------------------------
+
+
+TRACE_COLUMNS: tuple[Column[_NodeRow], ...] = (
+    Column("NODE", lambda row: names_of(row.names, 0), elastic=True),
+    Column("PROGRAMS", _cell(0)),
+    Column("TRACE WILL SEE", _cell(1), elastic=True),
+    Column("WHAT HELPS", _cell(2), elastic=True),
+)
+
+
+def trace_rows(nodes: Sequence[NodeCheck]) -> list[_NodeRow]:
+    """Return a row for each node and layer; nodes that are the same share one."""
+    by_cells: dict[tuple[str, ...], list[str]] = {}
+    for node in nodes:
+        for cells in _trace_cells(node.trace):
+            by_cells.setdefault(cells, []).append(node.name)
+    return [_NodeRow(tuple(names), cells) for cells, names in by_cells.items()]
+
+
+def _trace_cells(trace: TraceSight) -> list[tuple[str, ...]]:
+    if trace.unknown:
+        return [("", f"not known: {trace.unknown}", trace.help)]
+    cells: list[tuple[str, ...]] = []
+    for layer in trace.layers:
+        lacking = [each.name for each in layer.lacking]
+        if not layer.attached:
+            reasons = dict.fromkeys(each.reason for each in layer.lacking)
+            words = f"nothing: {'; '.join(reasons)}"
+        elif lacking:
+            words = not_seen(lacking)
+        else:
+            words = "all of its places"
+        cells.append((layer.name, words, ""))
+    return cells

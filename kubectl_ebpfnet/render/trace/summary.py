@@ -9,6 +9,7 @@ from kubectl_ebpfnet.model.events import Direction, Place
 from kubectl_ebpfnet.model.trace import Fate, Lost, Trace
 from kubectl_ebpfnet.render.path.headline import LABEL, VERDICT
 from kubectl_ebpfnet.render.text.columns import columns
+from kubectl_ebpfnet.render.text.not_seen import not_seen
 from kubectl_ebpfnet.render.text.style import Style
 from kubectl_ebpfnet.render.text.view import View
 from kubectl_ebpfnet.render.text.wrap import command, hanging
@@ -58,10 +59,9 @@ def facts(trace: Trace) -> list[tuple[str, str]]:
             found.append(("Missing", f"Cilium's notices of {each.node}: {each.notices}"))
         if each.problem:
             found.append(("Missing", f"{each.node}: {each.problem}"))
-        lacking = sorted({text.partition(":")[0] for text in each.lacking})
-        if lacking:
-            text = f"{each.node} does not see {', '.join(lacking)} (-o json says why)"
-            found.append(("Missing", text))
+        if each.lacking:
+            words = not_seen(text.partition(":")[0] for text in each.lacking)
+            found.append(("Missing", f"{each.node} {words}"))
     found += [("Note", note) for note in trace.notes]
     return [pair for pair in found if pair[1]]
 

@@ -17,7 +17,8 @@ from kubectl_ebpfnet.explain.doctor import nodes as doctor_nodes
 from kubectl_ebpfnet.explain.doctor.report import examine
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.catalogue import BPFTOOL, NF_CONNTRACK, TOOL_NAMES, TOOLS
-from kubectl_ebpfnet.model.doctor import CONNECTION, SERVER_VERSION, WHO, Checkup, Level
+from kubectl_ebpfnet.model.doctor import CONNECTION, SERVER_VERSION, WHO, Checkup, Level, TraceSight
+from kubectl_ebpfnet.model.events import Lacking, TraceLayer
 from kubectl_ebpfnet.model.evidence import (
     API,
     CLIENT,
@@ -314,6 +315,32 @@ def test_a_node_pod_that_could_not_be_deployed() -> None:
             "kubectl ebpfnet doctor --print-rbac=deploy",
         )
     ]
+
+
+def loading(*layers: TraceLayer) -> Record:
+    lines = b"".join(codec.line_of(layer) for layer in layers)
+    return said(node_place("n2"), node_argv("trace-layers"), lines)
+
+
+def test_what_trace_will_see_is_what_the_node_pod_found_by_loading() -> None:
+    found = (
+        TraceLayer("trace", ("queue",), (Lacking("drop", "no such tracepoint"),)),
+        TraceLayer("more", (), (Lacking("entry", "not permitted"),)),
+    )
+    report = two(by_node_pod("n2"), loading(*found))
+    n1, n2 = report.nodes
+    assert n2.trace == TraceSight(found)
+    help_ = "doctor --node-access pod"
+    assert n1.trace == TraceSight((), "no node pod was asked", help_)
+    denied = two(denied=("create namespaces",)).nodes[0].trace
+    assert denied.unknown.endswith("none can be deployed without create namespaces")
+    assert "--print-rbac=node-pods" in denied.help
+
+
+def test_what_trace_will_see_is_not_known_where_loading_was_not_answered() -> None:
+    late = Record(0, node_place("n2"), node_argv("trace-layers"), None, error="no time")
+    trace = two(by_node_pod("n2"), late).nodes[1].trace
+    assert (trace.layers, "no time" in trace.unknown) == ((), True)
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_names_of_reasons(number: int, name: str) -> None:
 
 def test_filters_are_packed_as_the_program_reads_them() -> None:
     asked = PacketFilter(_CLIENT, _SERVER, None, 80, TCP)
-    packed = packets._config(Selection((asked,), netns=5, events_per_second=7))
+    packed = packets.config_of(Selection((asked,), netns=5, events_per_second=7))
     head = packets._CONFIG.unpack_from(packed)
     assert head == (1, 5, 0, 7, 0, _port(8472), _port(4789), _port(6081), 0)
     begin = packets._CONFIG.size
@@ -82,4 +82,4 @@ def test_filters_are_packed_as_the_program_reads_them() -> None:
 
 def test_more_filters_than_the_program_has_room_for() -> None:
     with pytest.raises(ValueError, match="at most 16"):
-        packets._config(Selection((PacketFilter(),) * 17))
+        packets.config_of(Selection((PacketFilter(),) * 17))

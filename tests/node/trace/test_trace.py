@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from kubectl_ebpfnet.errors import Unsupported
-from kubectl_ebpfnet.node.trace import packets
+from kubectl_ebpfnet.model.protocol.questions import NodeRequest, node_argv
+from kubectl_ebpfnet.node.trace import layers, packets
 from kubectl_ebpfnet.node.trace.packets import PROGRAMS, PacketTrace, Selection
 from tests.network_namespaces import why_not
 from tests.node.trace import checks, lan, programs
@@ -60,7 +61,7 @@ def test_a_program_that_the_kernel_refuses_is_named_and_the_others_are_attached(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     source = tmp_path / "half.bpf.c"
-    source.write_text(_HALF.replace("SIZE", str(len(packets._config(Selection())))))
+    source.write_text(_HALF.replace("SIZE", str(len(packets.config_of(Selection())))))
     monkeypatch.setattr("kubectl_ebpfnet.node.bpf.libbpf.BUILT", tmp_path)
     programs.compile_to(source, tmp_path / "trace.bpf.o", ours=True)
     with PacketTrace(Selection(programs=("queue", "drop"))) as trace:
@@ -68,6 +69,23 @@ def test_a_program_that_the_kernel_refuses_is_named_and_the_others_are_attached(
         (refused,) = trace.refused
         assert refused.program == "drop"
         assert "R0 !read_ok" in refused.reason
+
+
+def test_layers_are_loaded_and_gone() -> None:
+    before = programs.loaded()
+    found = list(layers.layers(NodeRequest(0, node_argv("trace-layers"))))
+    assert [each.name for each in found] == [each.name for each in layers.OBJECTS]
+    assert set(found[0].attached) == set(PROGRAMS)
+    assert found[0].lacking == ()
+    lan.wait_for(lambda: programs.loaded() <= before)
+
+
+def test_layers_name_why_nothing_is_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("kubectl_ebpfnet.node.bpf.libbpf.BUILT", tmp_path)
+    found = next(layers.layers(NodeRequest(0, node_argv("trace-layers"))))
+    assert found.attached == ()
+    assert {each.name for each in found.lacking} == set(PROGRAMS)
+    assert all("without compiled BPF programs" in each.reason for each in found.lacking)
 
 
 _HALF = """

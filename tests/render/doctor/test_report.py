@@ -20,7 +20,9 @@ from kubectl_ebpfnet.model.doctor import (
     Level,
     NodeCheck,
     Reach,
+    TraceSight,
 )
+from kubectl_ebpfnet.model.events import Lacking, TraceLayer
 from kubectl_ebpfnet.model.evidence import bundle_of
 from kubectl_ebpfnet.model.kernel import KernelFacts
 from kubectl_ebpfnet.model.rights import COMMANDS, RIGHTS
@@ -28,6 +30,7 @@ from kubectl_ebpfnet.model.tiers import held
 from kubectl_ebpfnet.render.doctor.report import render
 from kubectl_ebpfnet.render.doctor.tables import MOST_NODES
 from kubectl_ebpfnet.render.lists.listing import FORMATS
+from kubectl_ebpfnet.render.text.not_seen import not_seen
 from kubectl_ebpfnet.render.text.view import View
 
 FOLDER = Path(__file__).parents[1] / "golden"
@@ -104,6 +107,24 @@ def test_json_and_yaml_say_the_same():
     assert document["schema"] == SCHEMA
     assert document["verdict"] == "blind"
     assert document["nodes"][1]["commands"][0]["level"] == "blind"
+
+
+def test_what_trace_will_see_is_said_in_the_words_of_trace():
+    lacking = (Lacking("gro", "no such tracepoint"), Lacking("drop", "refused"))
+    partly = TraceSight((TraceLayer("trace", ("queue",), lacking),))
+    nothing = TraceSight((TraceLayer("trace", (), (Lacking("drop", "no libbpf here"),)),))
+    whole = TraceSight((TraceLayer("trace", ("queue",)),))
+    unknown = TraceSight((), "no node pod was asked", "doctor --node-access pod")
+    sights = {"a": partly, "b": nothing, "c": whole, "d": whole, "e": unknown}
+    nodes = [replace(good(name), trace=sight) for name, sight in sights.items()]
+    text = render(report(*nodes), BUNDLE, "wide", View())
+    rows = [" ".join(line.split()) for line in text.partition("\ntrace\n")[2].splitlines()[1:5]]
+    assert rows == [
+        f"a trace {not_seen(['gro', 'drop'])} -",
+        "b trace nothing: no libbpf here -",
+        "c, d trace all of its places -",
+        "e - not known: no node pod was asked doctor --node-access pod",
+    ]
 
 
 def test_the_documentation_names_every_key():
