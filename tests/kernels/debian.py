@@ -15,8 +15,10 @@ from pathlib import Path
 from tests.lab.cluster.config import CACHE
 from tests.lab.cluster.image.debian import mirror
 
-SUITES = {"5.10": "bullseye", "6.1": "bookworm", "6.12": "trixie"}
-"""The Debian of each series that can be booted."""
+SUITES = {"5.10": "bullseye", "6.1": "bookworm", "6.12": "trixie", "newest": "experimental"}
+"""The Debian of each series that can be booted; the newest is what it was when it was cached."""
+_NO_SECURITY = ("experimental",)
+"""Suites that get their security updates as all others."""
 _META = "linux-image-cloud-amd64"
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
@@ -56,7 +58,7 @@ def kernel(series: str) -> Kernel:
     modules = {
         path.name.partition(".ko")[0].replace("-", "_"): path for path in folder.rglob("*.ko*")
     }
-    return Kernel(next(folder.glob("boot/vmlinuz-*")), modules)
+    return Kernel(next(folder.rglob("vmlinuz*")), modules)
 
 
 def _download(suite: str, folder: Path) -> None:
@@ -65,21 +67,30 @@ def _download(suite: str, folder: Path) -> None:
     for name in ("lists/partial", "archives/partial", "root"):
         (work / name).mkdir(parents=True)
     archive = mirror()
-    (work / "sources.list").write_text(
-        f"deb [signed-by={_KEYRING}] {archive} {suite} main\n"
-        f"deb [signed-by={_KEYRING}] {archive}-security {suite}-security main\n"
-    )
+    sources = f"deb [signed-by={_KEYRING}] {archive} {suite} main\n"
+    if suite not in _NO_SECURITY:
+        sources += f"deb [signed-by={_KEYRING}] {archive}-security {suite}-security main\n"
+    (work / "sources.list").write_text(sources)
     _apt(work, "apt-get", "update", "-q")
-    shown = _apt(work, "apt-cache", "show", "--no-all-versions", _META)
-    found = re.search(r"^Depends: (linux-image-\S+)", shown, re.M)
-    if found is None:
+    images = _needed(work, _META, "linux-image-")
+    if not images:
         raise Unavailable(f"{suite} has no {_META}")
-    _apt(work, "apt-get", "download", "-q", found[1])
-    package = next(work.glob("*.deb"))
-    _run(work, "dpkg-deb", "--extract", str(package), "root")
+    # From Linux 7 on the image is an empty package, which needs the kernel and its modules.
+    parts = _needed(work, images[0], "linux-binary-") + _needed(work, images[0], "linux-modules-")
+    _apt(work, "apt-get", "download", "-q", *(parts or images))
+    for package in work.glob("*.deb"):
+        _run(work, "dpkg-deb", "--extract", str(package), "root")
     shutil.rmtree(folder, ignore_errors=True)
     (work / "root").rename(folder)
     shutil.rmtree(work)
+
+
+def _needed(work: Path, package: str, prefix: str) -> list[str]:
+    """Return the names of packages that one depends on and that begin so."""
+    shown = _apt(work, "apt-cache", "show", "--no-all-versions", package)
+    depends = re.search(r"^Depends: (.*)", shown, re.M)
+    names = [each.split()[0] for each in depends[1].split(", ")] if depends else []
+    return [name for name in names if name.startswith(prefix)]
 
 
 def _apt(work: Path, program: str, *words: str) -> str:
