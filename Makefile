@@ -78,10 +78,11 @@ fuzz: venv ## every test that hypothesis feeds, with many examples, others each 
 	EVERY_VARIANT=1 $(BIN)/python -m pytest $(BESIDE) --timeout=3600 tests/explain/path/test_undecidable.py \
 	  tests/explain/path/test_any_bundle.py
 
-KERNELS ?= 5.10 6.1 6.12
-kernels: venv ## other kernels, in virtual machines: KERNELS=6.12 for one (qemu; half a minute each)
+KERNELS ?= 5.10 6.1 6.12 newest
+TABLE ?= 1
+kernels: venv ## other kernels, in virtual machines: KERNELS=6.12 for one; writes docs/kernels.md (qemu; minutes each)
 	@test "$$(id -u)" -ne 0 || ! command -v apt-get >/dev/null || $(BIN)/python -m tests.kernels
-	EBPFNET_KERNELS='$(KERNELS)' $(BIN)/python -m pytest -m qemu tests/kernels
+	EBPFNET_KERNELS_TABLE=$(TABLE) EBPFNET_KERNELS='$(KERNELS)' $(BIN)/python -m pytest -m qemu tests/kernels
 
 SUITE ?= bookworm trixie
 fresh: export COMMAND ?= make demo && make test

@@ -5,12 +5,13 @@ Our objects are compiled here, loaded there.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from kubectl_ebpfnet.node.bpf.libbpf import BUILT
-from tests.kernels import machine
+from tests.kernels import machine, table
 from tests.kernels.debian import Unavailable
 from tests.kernels.machine import Report
 from tests.kernels.test_kernels import SERIES
@@ -38,9 +39,12 @@ def report(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     for name in ("__init__", "checks", "lan"):
         files[f"{_SITE}/tests/node/trace/{name}.py"] = (_HERE / f"{name}.py").read_bytes()
     try:
-        return machine.boot(request.param, (checks.__name__,), files)
+        told = machine.boot(request.param, (checks.__name__,), files)
     except Unavailable as error:
         pytest.skip(f"no kernels here: {error}")
+    if os.environ.get("EBPFNET_KERNELS_TABLE"):
+        table.keep(request.param, told)
+    return told
 
 
 @pytest.mark.parametrize("name", expected.EXPECTED)
