@@ -1,6 +1,6 @@
 """Follow packets through this node by bpf/trace.bpf.c: what is asked in, events out.
 
-The structures below are those of that file. How a packet is followed stands there too.
+The structures below are those of bpf/follow.h. How a packet is followed stands there too.
 """
 
 from __future__ import annotations
