@@ -22,7 +22,7 @@
 
 enum { TCP = 6, UDP = 17, ICMP = 1, ICMPV6 = 58, SCTP = 132, IPIP = 4, IPV6_IN_IP = 41 };
 enum { IPV4 = 0x0800, IPV6 = 0x86dd, VLAN = 0x8100, QINQ = 0x88a8, ETHERNET = 0x6558 };
-enum hook { QUEUE = 1, XMIT, NETIF_RX, GRO, RECEIVE, DROP, CONSUME, DELIVER };
+enum hook { QUEUE = 1, XMIT, NETIF_RX, GRO, RECEIVE, DROP, CONSUME, DELIVER, PROGRAM, KERNEL };
 enum direction { NONE, FORTH, BACK };
 enum matched_by { BY_TUPLE = 1, BY_CONNTRACK, BY_LEARNED, BY_ADDRESS, BY_NAMESPACE };
 enum packet_flags { ICMP_ERROR = 1, FIRST_FRAGMENT = 2, LATER_FRAGMENT = 4 };
@@ -67,7 +67,7 @@ struct event {
 	__u32 netns; /* inode */
 	__u32 ifindex;
 	__u32 length; /* bytes of the buffer */
-	__u32 reason; /* of a drop; 0: this kernel gives none */
+	__u32 reason; /* of a drop; 0: this kernel gives none. PROGRAM: its verdict */
 	__u32 pid; /* of the process that reads: DELIVER, CONSUME of UDP */
 	__u16 segments; /* of GSO */
 	__u16 ethertype;
@@ -78,7 +78,7 @@ struct event {
 	char device[16];
 	char command[16];
 	char place[64]; /* DROP, CONSUME: function+offset */
-	__u32 padding;
+	__u32 program; /* PROGRAM: its id; KERNEL: which function */
 };
 
 _Static_assert(sizeof(struct event) == 248, "node/trace/packets.py unpacks it");
@@ -124,9 +124,10 @@ struct counters {
 const volatile struct config config SEC(".rodata.config") = {};
 struct counters counters SEC(".data.counters") = {};
 
-/* One byte read here spares most foreign packets the look-up in a map. */
-__u8 may_be_learned[4096];
-__u8 may_be_tracked[4096];
+/* One byte read here spares most foreign packets the look-up in a map. Each in a section of its own: objects that
+ * share them may have variables in another order. */
+__u8 may_be_learned[4096] SEC(".data.learned") = {};
+__u8 may_be_tracked[4096] SEC(".data.tracked") = {};
 
 struct learned {
 	__u8 low_first; /* the direction in which the lower end is the source */
@@ -638,6 +639,7 @@ struct seen { /* what is told beside the packet */
 	__u64 location;
 	__u32 reason;
 	__u32 netns;
+	__u32 program;
 	__u8 hook;
 	__u8 direction;
 	__u8 matched_by;
@@ -669,6 +671,36 @@ static __noinline int send_bytes(struct sk_buff *skb, const unsigned char *at, _
 	return 0;
 }
 
+/* Make room for an event with what every place tells; return 0 where it is left out, and counted. */
+static __always_inline struct event *begin(__u64 now, const struct packet *packet, const struct seen *seen)
+{
+	struct event *event;
+
+	if (!in_budget(now))
+		return 0;
+	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+	if (!event) {
+		__sync_fetch_and_add(&counters.ring_full, 1);
+		return 0;
+	}
+	__builtin_memset(event, 0, sizeof(*event));
+	event->time = now;
+	event->packet = *packet;
+	event->hook = seen->hook;
+	event->direction = seen->direction;
+	event->matched_by = seen->matched_by;
+	event->reason = seen->reason;
+	event->netns = seen->netns;
+	event->program = seen->program;
+	return event;
+}
+
+static __always_inline void name_device(struct event *event, struct net_device *dev)
+{
+	event->ifindex = dev->ifindex;
+	bpf_probe_read_kernel_str(event->device, sizeof(event->device), dev->name);
+}
+
 static __always_inline void
 send(struct sk_buff *skb, struct net_device *dev, const unsigned char *at, const struct packet *packet,
      const struct seen *seen)
@@ -676,25 +708,13 @@ send(struct sk_buff *skb, struct net_device *dev, const unsigned char *at, const
 	static const char place[] = "%pS";
 	const struct skb_shared_info *shared = (const void *)(skb->head + skb->end);
 	__u64 now = bpf_ktime_get_ns();
-	struct event *event;
+	struct event *event = begin(now, packet, seen);
 
-	if (!in_budget(now))
+	if (!event)
 		return;
-	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
-	if (!event) {
-		__sync_fetch_and_add(&counters.ring_full, 1);
-		return;
-	}
-	__builtin_memset(event, 0, sizeof(*event));
-	event->time = now;
 	event->address = (__u64)skb;
-	event->packet = *packet;
 	event->length = skb->len;
 	event->ethertype = bpf_ntohs(skb->protocol);
-	event->hook = seen->hook;
-	event->direction = seen->direction;
-	event->matched_by = seen->matched_by;
-	event->reason = seen->reason;
 	event->copies = copies_of(skb, shared);
 	bpf_core_read(&event->segments, sizeof(event->segments), &shared->gso_segs);
 	/* A buffer with lengths in the place of its device was in a socket of UDP: a process is done with it. */
@@ -702,11 +722,8 @@ send(struct sk_buff *skb, struct net_device *dev, const unsigned char *at, const
 		event->pid = bpf_get_current_pid_tgid() >> 32;
 		bpf_get_current_comm(event->command, sizeof(event->command));
 	}
-	event->netns = seen->netns;
-	if (KERNEL_ADDRESS(dev)) {
-		event->ifindex = dev->ifindex;
-		bpf_probe_read_kernel_str(event->device, sizeof(event->device), dev->name);
-	}
+	if (KERNEL_ADDRESS(dev))
+		name_device(event, dev);
 	if (seen->location && bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_snprintf))
 		bpf_snprintf(event->place, sizeof(event->place), place, (void *)&seen->location, 8);
 	__sync_fetch_and_add(&counters.sent, 1);
@@ -738,9 +755,8 @@ static __always_inline int match(struct sk_buff *skb, struct packet *packet, str
 
 /* Read the packet, and that inside of it; return 0 where it cannot be told. */
 static __always_inline int
-read_packet(struct sk_buff *skb, const unsigned char *at, __u32 version, struct packet *packet)
+read_packet(const unsigned char *end, const unsigned char *at, __u32 version, struct packet *packet)
 {
-	const unsigned char *end = skb->head + skb->tail;
 	struct ip_head ip = {};
 
 	if (!read_ip(at, version, packet, &ip) || !read_transport(packet, &ip, end))
@@ -823,7 +839,7 @@ look(struct sk_buff *skb, struct net_device *dev, int receiving, struct seen *se
 	if (at && !config.all && !config.netns && is_foreign(skb, at, version) && !by_conntrack(skb->_nfct))
 		return 0;
 	__builtin_memset(&packet, 0, sizeof(packet));
-	known = at && read_packet(skb, at, version, &packet);
+	known = at && read_packet(skb->head + skb->tail, at, version, &packet);
 	seen->direction = config.filters && known ? match(skb, &packet, seen) : NONE;
 	if (!seen->direction && !config.all && !config.netns)
 		return 0;

@@ -2,7 +2,7 @@
  *
  * What our programs read of the kernel: types, and of each structure the members that are read. libbpf moves
  * every access to where this kernel has the member (CO-RE), so order and size here mean nothing. The names are
- * the kernel's: include/linux/skbuff.h, netdevice.h, net/sock.h, net/netfilter/nf_conntrack.h,
+ * the kernel's: include/linux/skbuff.h, netdevice.h, net/sock.h, net/xdp.h, net/netfilter/nf_conntrack.h,
  * include/uapi/linux/bpf.h.
  */
 #ifndef KERNEL_H
@@ -81,6 +81,16 @@ struct sk_buff {
 	unsigned int end;
 	unsigned char *head;
 	unsigned char *data;
+};
+
+struct xdp_rxq_info {
+	struct net_device *dev;
+};
+
+struct xdp_buff {
+	unsigned char *data;
+	unsigned char *data_end;
+	struct xdp_rxq_info *rxq;
 };
 
 typedef struct {

@@ -111,10 +111,11 @@ class PacketEvent:
         ethertype: of the buffer.
         reason: why it was dropped, by the kernel's name; "" where this kernel does not tell (5.17).
         where: function and offset that dropped or consumed it; "" where it cannot be told (5.13).
+            Of PROGRAM the hook (`tcx/ingress`, as in Attachment), of KERNEL the function.
         copies: of a drop.
         pid, command: of the process that reads it, or that sends it where that is certain.
-        program, verdict: of PROGRAM: the program's name and what it answered (`ok`, `drop`,
-            `redirect`, …).
+        program, verdict: of PROGRAM: its name and id, `cil_from_netdev (id 7)`, and its answer by
+            the kernel's name (`TC_ACT_OK`, `TC_ACT_SHOT`, `TC_ACT_REDIRECT`, `XDP_DROP`, …).
         data: the packet's first bytes from its IP header on, in hex; "" where none were asked for.
     """
 

@@ -160,11 +160,14 @@ class SeenHop:
         hop: its number in the path's hops; `back` for those of the way back.
         back: it is a hop of the answer's way.
         seen: yes, no, or None where no layer can see that place.
+        answers: of a program's hop: what it answered for packets of this direction, as the kernel
+            names it (`TC_ACT_OK`), each answer once; () where that was not seen.
     """
 
     hop: int
     back: bool
     seen: bool | None
+    answers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 from kubectl_ebpfnet.explain.trace import reasons
 from kubectl_ebpfnet.explain.trace.fate import place_name
 from kubectl_ebpfnet.explain.trace.verdict import Judged
-from kubectl_ebpfnet.model.events import Direction
+from kubectl_ebpfnet.model.events import Direction, Place
 from kubectl_ebpfnet.model.net import Flow
 from kubectl_ebpfnet.model.path import Direction as Way
-from kubectl_ebpfnet.model.path import Hop, HopPlace, Path, Verdict
+from kubectl_ebpfnet.model.path import Hop, HopKind, HopPlace, Path, Verdict
 from kubectl_ebpfnet.model.trace import (
     Difference,
     Fate,
@@ -33,7 +33,10 @@ def seen_hops(
     for back, hops in ((False, path.hops), (True, path.answer.hops if path.answer else ())):
         wanted = Direction.BACK if back else Direction.FORTH
         sightings = [s for p in packets if p.direction is wanted for s in p.sightings]
-        found += (SeenHop(h.number, back, _seen(h, sightings, watched, back=back)) for h in hops)
+        found += (
+            SeenHop(h.number, back, _seen(h, sightings, watched, back=back), _answers(h, sightings))
+            for h in hops
+        )
     return tuple(found)
 
 
@@ -45,6 +48,18 @@ def _seen(hop: Hop, sightings: Sequence[Sighting], watched: set[str], *, back: b
     return any(
         _is_at(hop, s) and _same(hop.packet.flow, s.event.flow, back=back) for s in sightings
     )
+
+
+def _answers(hop: Hop, sightings: Sequence[Sighting]) -> tuple[str, ...]:
+    """Return what the program of a hop answered, each answer once."""
+    if hop.kind is not HopKind.PROGRAM:
+        return ()
+    said = hop.summary.replace(",", " ").split()
+    return tuple(sorted({
+        s.event.verdict for s in sightings
+        if s.event.place is Place.PROGRAM and s.node == hop.node
+        and s.event.device in said and s.event.program.partition(" ")[0] in said
+    }))  # fmt: skip
 
 
 def _is_at(hop: Hop, sighting: Sighting) -> bool:

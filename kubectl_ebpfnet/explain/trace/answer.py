@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from kubectl_ebpfnet.explain.trace import by_notices, reasons
+from kubectl_ebpfnet.explain.trace import by_notices, reasons, words
 from kubectl_ebpfnet.explain.trace.against_path import agrees, difference, seen_hops
-from kubectl_ebpfnet.explain.trace.fate import fate, place_name, senders, settled
+from kubectl_ebpfnet.explain.trace.fate import fate, place_name, program_of, senders, settled
 from kubectl_ebpfnet.explain.trace.follow import Follower, OwnerOf
 from kubectl_ebpfnet.explain.trace.notices import Notices, joined
 from kubectl_ebpfnet.explain.trace.verdict import Judged, of_drops, of_flow
@@ -215,6 +215,9 @@ def _cause(path: Path | None, judged: Judged, notices: Sequence[Notice]) -> tupl
     if drop is None or not reason.text:
         return "", None
     fix = Fix(f"At {place_name(drop)} {reason.look}.") if reason.look else None
+    program = program_of(drop, judged.lost.sightings) if judged.lost is not None else None
+    if program is not None or drop.event.place is Place.PROGRAM:
+        return f"{words.why((program or drop).event)}, at {place_name(drop)}", fix
     return f"{reason.text}, at {place_name(drop)}", fix
 
 

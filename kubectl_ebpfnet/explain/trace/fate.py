@@ -15,6 +15,8 @@ SENT = (Place.QUEUE, Place.XMIT)
 _FRESH = (64, 128, 255)
 """What a TTL begins with (net.ipv4.ip_default_ttl, other systems, raw sockets)."""
 _RECEIVED = (Place.NETIF_RX, Place.GRO, Place.RECEIVE)
+_BESIDE = (Place.PROGRAM, Place.KERNEL)
+"""Seen only where the kernel has BPF trampolines: they say more of a place, and are none."""
 _ENDS = (Place.DROP, Place.CONSUME, Place.DELIVER)
 _TAPS = ("packet_recvmsg", "packet_rcv", "tpacket_rcv")
 """What packet sockets read with (net/packet/af_packet.c)."""
@@ -58,7 +60,10 @@ def senders(packets: Iterable[tuple[Sighting, ...]]) -> frozenset[Owner]:
     """
     found: set[Owner] = set()
     forwarders: set[Owner] = set()
-    for sightings in packets:
+    for each_of_them in packets:
+        sightings = [each for each in each_of_them if each.event.place not in _BESIDE]
+        if not sightings:
+            continue
         first = sightings[0].event
         if first.icmp_error or first.tcp_flags & RST:
             continue
@@ -97,6 +102,8 @@ def _settled(
     missing: bool,
     nodes: frozenset[str] | None,
 ) -> Sighting:
+    if reasons.by_verdict(drop.event):
+        return _settled_verdict(drop, sightings)
     if drop.event.place is not Place.DROP or drop.event.reason in words.NO_LOSS:
         return drop
     if drop.event.reason == "OTHERHOST" and nodes is not None and drop.node not in nodes:
@@ -110,6 +117,45 @@ def _settled(
     if final and drop.event.copies is not Copies.NONE and not missing:
         return replace(drop, lost=Lost.YES, note="a copy of it was seen nowhere behind it")
     return drop
+
+
+def _settled_verdict(answer: Sighting, sightings: tuple[Sighting, ...]) -> Sighting:
+    """Of a program that drops: the kernel's drop behind it is the loss, else the answer itself
+    where it is a driver's XDP, which drops in silence."""
+    if any(program_of(each, sightings) == answer for each in sightings):
+        return answer
+    if any(_is_behind(each, answer, sightings) for each in sightings):
+        return replace(answer, lost=Lost.UNDECIDED, note="it, or one like it, is seen behind it")
+    if answer.event.where == "xdp":
+        return replace(answer, lost=Lost.YES, note="the kernel tells no drop of a driver's XDP")
+    return replace(answer, lost=Lost.UNDECIDED, note="the kernel told no drop behind it")
+
+
+def program_of(drop: Sighting, sightings: Iterable[Sighting]) -> Sighting | None:
+    """Return the program whose answer made the kernel drop a packet; None where none is known.
+
+    Args:
+        drop: of the kernel.
+        sightings: of the packet, in the order of time.
+    """
+    if drop.event.place is not Place.DROP or not reasons.may_be_of_program(drop.event):
+        return None
+    before = None
+    for each in sightings:
+        if each == drop:
+            break
+        if (each.node, each.event.netns) == (drop.node, drop.event.netns):
+            same = each.event.ifindex == drop.event.ifindex
+            if each.event.place is not Place.KERNEL:
+                before = each if same and reasons.by_verdict(each.event) else None
+    return before
+
+
+def why_lost(drop: Sighting, sightings: Iterable[Sighting]) -> str:
+    """Return why a packet was dropped: by which program where that is known."""
+    program = program_of(drop, sightings)
+    reason = words.why(drop.event)
+    return f"{words.why(program.event)}: {reason}" if program is not None else reason
 
 
 def _is_behind(other: Sighting, drop: Sighting, sightings: tuple[Sighting, ...]) -> bool:
@@ -137,10 +183,10 @@ def fate(
     """
     lost = next((each for each in reversed(sightings) if each.lost is Lost.YES), None)
     if lost is not None:
-        return Fate.DROPPED, f"{words.why(lost.event)}, at {place_name(lost)}"
+        return Fate.DROPPED, f"{why_lost(lost, sightings)}, at {place_name(lost)}"
     if any(is_taken(each) and not _is_tap(each, sightings) for each in sightings):
         return Fate.DELIVERED, ""
-    places = [each for each in sightings if each.event.place not in _ENDS]
+    places = [each for each in sightings if each.event.place not in (*_ENDS, *_BESIDE)]
     last = places[-1] if places else sightings[-1]
     if last.event.place in _RECEIVED and last.owner.kind and last.owner in ends:
         return Fate.ARRIVED, ""

@@ -146,7 +146,8 @@ class Follower:
     def _packet(self, node: str, event: PacketEvent, seconds: float) -> Followed | None:
         key = (event.fingerprint, event.direction)
         found = self._open.get(key) if event.flow is not None else None
-        here = (node, event.netns, event.ifindex, event.place, event.where, event.tunnel)
+        here = (node, event.netns, event.ifindex, event.place, event.where, event.tunnel,
+                event.program)  # fmt: skip
         if found is not None:
             late = seconds - found.sightings[-1].seconds > _SAME_SECONDS
             again = here in self._visited[found.number] and event.place not in _ENDS

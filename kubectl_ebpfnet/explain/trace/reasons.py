@@ -6,7 +6,7 @@ Source: enum skb_drop_reason in include/net/dropreason-core.h, and the functions
 from __future__ import annotations
 
 from kubectl_ebpfnet.model.dataclass import dataclass
-from kubectl_ebpfnet.model.events import PacketEvent
+from kubectl_ebpfnet.model.events import PacketEvent, Place
 from kubectl_ebpfnet.model.path import HopKind
 
 _PROGRAMS = frozenset({
@@ -113,8 +113,27 @@ _FUNCTIONS = {
 """Functions that drop for one reason alone, for kernels that tell none."""
 
 
+DROP_VERDICTS = frozenset({"TC_ACT_SHOT", "XDP_DROP", "XDP_ABORTED"})
+"""Answers of programs with which the kernel drops the packet."""
+_BY_PROGRAM = Reason("a BPF program drops it", _PROGRAM_LOOK, _PROGRAMS, True)
+
+
+def by_verdict(event: PacketEvent) -> bool:
+    """Tell whether it is a program's answer that drops the packet."""
+    return event.place is Place.PROGRAM and event.verdict in DROP_VERDICTS
+
+
+def may_be_of_program(drop: PacketEvent) -> bool:
+    """Tell whether a drop of the kernel may be what a program answered: by its reason, or since
+    this kernel tells none."""
+    found = of(drop)
+    return found.hops is _PROGRAMS or (not found.text and drop.reason in ("", "NOT_SPECIFIED"))
+
+
 def of(event: PacketEvent) -> Reason:
     """Return what a drop's reason says; an empty one where it says nothing that is known."""
+    if by_verdict(event):
+        return _BY_PROGRAM
     found = REASONS.get(event.reason)
     if found is None and event.reason in ("", "NOT_SPECIFIED"):
         function = event.where.partition("+")[0].partition(".")[0]

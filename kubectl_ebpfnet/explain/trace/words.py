@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kubectl_ebpfnet.explain.trace import reasons
-from kubectl_ebpfnet.model.events import Direction, PacketEvent
+from kubectl_ebpfnet.model.events import Direction, PacketEvent, Place
 from kubectl_ebpfnet.model.net import FIN, ICMP, ICMPV6, RST, SYN, TCP, UDP, protocol_name
 
 _PSH, _ACK = 0x08, 0x10
@@ -61,6 +61,8 @@ def _tcp(event: PacketEvent) -> str:
 
 def why(event: PacketEvent) -> str:
     """Return why a packet was dropped: the reason in words, its name, the function."""
+    if event.place is Place.PROGRAM:
+        return f"{event.program} ({event.where}) answers {event.verdict}"
     plain = reasons.of(event).text
     name = event.reason or "no reason is told by this kernel"
     where = f" in {event.where.partition('+')[0]}" if event.where else ""

@@ -14,6 +14,7 @@ import errno
 import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
+from types import MappingProxyType
 
 from kubectl_ebpfnet.errors import KernelError, Unsupported
 from kubectl_ebpfnet.model.dataclass import dataclass
@@ -37,11 +38,31 @@ class Refused:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A loaded program that a program of ours is attached to: by fentry or fexit.
+
+    Attributes:
+        fd: a descriptor of it, open while the object is loaded.
+        function: the whole name of its function.
+    """
+
+    fd: int
+    function: str
+
+
 class BpfObject:
     """A loaded object with its attached programs; closing it detaches all of them."""
 
     def __init__(
-        self, name: str, programs: Collection[str], values: Mapping[str, bytes], ring_bytes: int
+        self,
+        name: str,
+        programs: Collection[str],
+        values: Mapping[str, bytes],
+        ring_bytes: int,
+        *,
+        reused: Mapping[str, int] = MappingProxyType({}),
+        target: Target | None = None,
     ) -> None:
         """Load an object and attach programs of it.
 
@@ -50,6 +71,9 @@ class BpfObject:
             programs: names of those that are wanted; others are not loaded.
             values: first contents of sections of data, by name, e.g. ".rodata.config".
             ring_bytes: size of the map `events`: a power of two, at least a page.
+            reused: descriptors of another object's maps and sections, to be used in place of those
+                of the same name.
+            target: what the programs are attached to where their sections name nothing.
 
         Raises:
             Unsupported: no libbpf, no compiled object, or this kernel takes none of the programs;
@@ -59,6 +83,8 @@ class BpfObject:
         self._name = name
         self._values = values
         self._ring_bytes = ring_bytes
+        self._reused = reused
+        self._target = target
         self._code = _code(name)
         self._on_close = ExitStack()
         self.refused: tuple[Refused, ...] = ()
@@ -132,18 +158,32 @@ class BpfObject:
             on_error.callback(self._library.bpf_object__close, pointer)
             for program, name in self._programs(pointer):
                 self._library.bpf_program__set_autoload(program, name in wanted)
+                if self._target is not None and name in wanted:
+                    self._aim(program, self._target)
             for section, value in self._values.items():
                 at = self._map(pointer, section)
                 code = self._library.bpf_map__set_initial_value(at, value, len(value))
                 if code:
                     raise _failure(f"set {section} of BPF object {self._name}", -code)
-            ring = self._map(pointer, "events")
-            self._library.bpf_map__set_max_entries(ring, self._ring_bytes)
+            for shared, fd in self._reused.items():
+                code = self._library.bpf_map__reuse_fd(self._map(pointer, shared), fd)
+                if code:
+                    raise _failure(f"share {shared} with BPF object {self._name}", -code)
+            if "events" not in self._reused:
+                ring = self._map(pointer, "events")
+                self._library.bpf_map__set_max_entries(ring, self._ring_bytes)
             code = self._library.bpf_object__load(pointer)
             if code:
                 raise _failure(f"load BPF programs {', '.join(wanted)}", -code)
             on_error.pop_all()
         return int(pointer)
+
+    def _aim(self, program: int, target: Target) -> None:
+        code = self._library.bpf_program__set_attach_target(
+            program, target.fd, target.function.encode()
+        )
+        if code:
+            raise _failure(f"watch BPF program {target.function}", -code)
 
     def _attach(self) -> None:
         attached = []

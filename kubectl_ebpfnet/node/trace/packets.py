@@ -35,8 +35,17 @@ PROGRAMS = {
     "deliver": Place.DELIVER,
 }
 """Programs of the object by name, and the place that each one sees."""
+FUNCTIONS = (
+    "ip_local_deliver", "ip_forward", "ip_output", "ip6_input", "ip6_forward", "ip6_output",
+)  # fmt: skip
+"""Functions of the kernel that bpf/programs.bpf.c sees, in its order."""
 DROPS_ONLY = ("drop",)
-_PLACES = ("", *PROGRAMS.values())
+SHARED = (
+    ".rodata.config", ".data.counters", ".data.learned", ".data.tracked", "tuples", "buffers",
+    "events",
+)  # fmt: skip
+"""Maps and sections that the objects of further programs use, too: all that bpf/follow.h has."""
+_PLACES = ("", *PROGRAMS.values(), Place.PROGRAM, Place.KERNEL)
 _DIRECTIONS = (Direction.NONE, Direction.FORTH, Direction.BACK)
 _MATCHES = ("", *MatchedBy)
 _COPIES = tuple(Copies)
@@ -105,6 +114,10 @@ class PacketTrace:
         """Detach everything."""
         self._ring.close()
         self._object.close()
+
+    def shared(self) -> dict[str, int]:
+        """Return descriptors of what further objects share. Raises KernelError."""
+        return {name: self._object.map_fd(name) for name in SHARED}
 
     @property
     def attached(self) -> tuple[Place, ...]:
@@ -192,7 +205,8 @@ def _text(field: bytes) -> str:
 
 
 def event_of(record: bytes, reasons: dict[int, str]) -> PacketEvent:
-    """Return the event of one record of the ring buffer: struct event.
+    """Return the event of one record of the ring buffer: struct event. Of PROGRAM program and
+    verdict are numbers (programs.SecondLayer names them).
 
     Args:
         record: its bytes.
@@ -203,7 +217,7 @@ def event_of(record: bytes, reasons: dict[int, str]) -> PacketEvent:
         outer_source, outer_destination, fingerprint, seq, ack, tunnel_id, size,
         tcp_flags, icmp_type, icmp_code, flags, tunnel, ttl, _,
         netns, ifindex, length, reason, pid, segments, ethertype,
-        place, direction, matched_by, copies, device, command, where, _,
+        place, direction, matched_by, copies, device, command, where, program,
     ) = _EVENT.unpack(record)  # fmt: skip
     flow = None
     if source != _ANY or destination != _ANY:
@@ -219,12 +233,14 @@ def event_of(record: bytes, reasons: dict[int, str]) -> PacketEvent:
         MatchedBy(_MATCHES[matched_by]), fingerprint, seq, ack, tcp_flags,
         (icmp_type, icmp_code) if is_icmp else None, bool(flags & _ICMP_ERROR),
         bool(flags & _FRAGMENT), ttl, size, length, segments, carried, ethertype,
-        drop_reasons.name(reason, reasons) if place == _DROP else "", _text(where),
-        _COPIES[copies], pid, _text(command),
+        drop_reasons.name(reason, reasons) if place == _DROP else "",
+        FUNCTIONS[program] if place == _KERNEL else _text(where),
+        _COPIES[copies], pid, _text(command), str(program) if place == _PROGRAM else "",
+        str(reason) if place == _PROGRAM else "",
     )  # fmt: skip
 
 
-_DROP = _PLACES.index(Place.DROP)
+_DROP, _PROGRAM, _KERNEL = map(_PLACES.index, (Place.DROP, Place.PROGRAM, Place.KERNEL))
 
 
 def key_of(record: bytes) -> tuple[int, int]:

@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 
 from kubectl_ebpfnet.errors import EbpfnetError, KernelError
@@ -37,7 +38,6 @@ from kubectl_ebpfnet.model.protocol.tracing import (
     PacketFilter,
     TraceRequest,
 )
-from kubectl_ebpfnet.node.bpf.attachments import attachments
 from kubectl_ebpfnet.node.host import netns
 from kubectl_ebpfnet.node.netlink.tables import addresses
 from kubectl_ebpfnet.node.trace.owners import Owners
@@ -50,6 +50,7 @@ from kubectl_ebpfnet.node.trace.packets import (
     is_drop,
     key_of,
 )
+from kubectl_ebpfnet.node.trace.programs import SecondLayer, attached_now
 from kubectl_ebpfnet.node.trace.send import Sender
 
 _KERNEL_BUDGET = 1_000_000
@@ -112,6 +113,7 @@ class _Session:
         self._end = ""
         self._programs: dict[tuple[str, str], tuple[int, ...]] | None = None
         self._looked = 0.0
+        self._second: SecondLayer | None = None
         self._bytes: dict[tuple[int, int], bytes] = {}
         self._late: list[bytes] = []
 
@@ -121,13 +123,17 @@ class _Session:
         for fd in (0, 1):
             os.set_blocking(fd, False)
         sender = self._sender()
-        with PacketTrace(self._selection()) as trace:
-            lacking = tuple(Lacking(each.program, each.reason) for each in trace.refused)
-            self._say(
-                TraceLine(
-                    layers=Layers(trace.attached, lacking, time.monotonic_ns(), time.time_ns())
-                )
-            )
+        with PacketTrace(self._selection()) as trace, ExitStack() as on_close:
+            refused, places = trace.refused, trace.attached
+            if not self._request.drops_only:
+                self._second = second = SecondLayer(trace.shared())
+                on_close.callback(second.close)
+                self._watch_programs()
+                refused = (*refused, *second.lacking)
+                places = (*places, *second.attached)
+            lacking = tuple(Lacking(each.program, each.reason) for each in refused)
+            now = time.monotonic_ns(), time.time_ns()
+            self._say(TraceLine(layers=Layers(places, lacking, *now)))
             until = time.monotonic() + self._request.seconds
             while not self._end:
                 self._step(trace, sender)
@@ -205,6 +211,8 @@ class _Session:
                 self._not_told += 1
                 continue
             packet = trace.event_of(record)
+            if self._second is not None:
+                packet = self._second.named(packet)
             if data := self._bytes.pop(key_of(record), b""):
                 packet = replace(packet, data=data.hex())
             if self._owners.is_neighbours(packet.netns):
@@ -243,12 +251,18 @@ class _Session:
     def _watch_programs(self) -> None:
         """Say when the programs of the node's devices are others than before."""
         try:
-            found = _by_hook(attachments(NodeRequest(0, node_argv("attachments"))))
+            attached = attached_now()
         except KernelError:
             return  # cannot be read here: path says so
+        found = _by_hook(attached)
         before, self._programs = self._programs, found
+        unseen = self._second.watch(attached) if self._second is not None else []
         if before is None:
+            if self._second is not None:
+                self._second.lacking += unseen
             return
+        for each in unseen:
+            self._say(TraceLine(changed=f"{each.program} are not seen ({each.reason})"))
         for hook, device in sorted(before.keys() | found.keys()):
             was, now = before.get((hook, device), ()), found.get((hook, device), ())
             if was != now:

@@ -23,7 +23,7 @@ PLACES = {
     Place.PROGRAM: "program at",
     Place.KERNEL: "in",
 }
-_DETAILS = (Place.XMIT, Place.NETIF_RX, Place.GRO, Place.CONSUME)
+_DETAILS = (Place.XMIT, Place.NETIF_RX, Place.GRO, Place.CONSUME, Place.KERNEL)
 """Places that say the same as their neighbour, or end a buffer and no packet: shown in wide."""
 _ARROWS = {Direction.FORTH: "→", Direction.BACK: "←", Direction.NONE: "·"}
 _TIME = 10
@@ -79,7 +79,8 @@ class Lines:
         shown.add(packet)
         view = self._view
         mark = {Lost.YES: "✗", Lost.UNDECIDED: "?"}.get(sighting.lost, _ARROWS[event.direction])
-        device = f" {event.device}" if event.device else ""
+        at = event.where if event.place is Place.KERNEL else event.device
+        device = f" {at}" if at else ""
         place = view.text(f"{PLACES[event.place]}{device}")
         owner = view.text(owner_text(sighting.owner))
         if sighting.owner.kind not in ("node", ""):
@@ -147,7 +148,7 @@ def details_of(sighting: Sighting) -> list[str]:
     if sighting.note:
         more.append(sighting.note)
     if event.program:
-        more.append(f"{event.program}: {event.verdict}")
+        more.append(f"{event.program} at {event.where}: {event.verdict}")
     if event.command:
         more.append(f"process {event.command} ({event.pid})")
     return more

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
-from kubectl_ebpfnet.model.events import Direction, Place
+from kubectl_ebpfnet.model.events import Direction
 from kubectl_ebpfnet.model.trace import Fate, Lost, Trace
 from kubectl_ebpfnet.render.path.headline import LABEL, VERDICT
 from kubectl_ebpfnet.render.text.columns import columns
@@ -111,6 +111,7 @@ def _hops(trace: Trace, view: View) -> list[str]:
     if trace.path is None or not trace.hops:
         return []
     marks = {(each.hop, each.back): each.seen for each in trace.hops}
+    answers = {each.hop: each.answers for each in trace.hops if not each.back}
     lines, place = [], ""
     for hop in trace.path.hops:
         where = hop.where if hop.where == hop.node or not hop.node else f"{hop.where} on {hop.node}"
@@ -119,6 +120,8 @@ def _hops(trace: Trace, view: View) -> list[str]:
             lines.append(view.text(where))
         mark, _ = SEEN[marks.get((hop.number, False))]
         text = f"{hop.kind.short:<11} {hop.short or hop.summary}"
+        if answers.get(hop.number):
+            text += f": {', '.join(answers[hop.number])}"
         lines += hanging(f" {view.text(mark)} ", view.text(text), view.prose)
     answer = [each.seen for each in trace.hops if each.back]
     if any(seen is not None for seen in answer):
@@ -153,14 +156,15 @@ def drop_rows(trace: Trace) -> tuple[list[tuple[str, ...]], int]:
     for packet in trace.packets:
         for sighting in packet.sightings:
             event = sighting.event
-            if event.place is not Place.DROP or sighting.lost is Lost.NO:
+            if sighting.lost is Lost.NO:
                 continue
             to = packet.what
             if event.flow is not None:
                 to = flow_text(replace(event.flow, source_port=None))
             row = (
                 "yes" if sighting.lost is Lost.YES else "maybe", sighting.node,
-                owner_text(sighting.owner), event.device, event.reason or event.where, to,
+                owner_text(sighting.owner), event.device,
+                event.reason or event.verdict or event.where, to,
             )  # fmt: skip
             found.setdefault(row, []).append(sighting.seconds)
     ordered = sorted(found.items(), key=lambda each: -len(each[1]))
