@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from kubectl_ebpfnet.node.bpf.libbpf import BUILT
 from release.frozen import Inside
 
 TEXTS = Path(__file__).parent / "licenses"
@@ -65,6 +66,12 @@ _SPDX = {
     "LibYAML": "MIT",
     "Microsoft Visual C++ Runtime": "LicenseRef-Microsoft-Visual-C++-Runtime",
 }
+_SENT = {
+    "libbpf": ("1.1.2-0+deb12u1", "BSD-2-Clause", ()),
+    "libelf": ("0.188-2.1", "LGPL-3.0-or-later", ("LGPL-3.0.txt", "GPL-3.0.txt")),
+}
+"""What node pods get with the node side, unchanged from Debian 12 (bpf/libraries.py): version, the
+licence that it is taken under, texts beside Debian's own. The sources are Debian's, by version."""
 _ALWAYS = ("Expat", "LibYAML", "OpenSSL", "Python", "bzip2", "mpdecimal", "xz", "zlib")
 """Parts that extension modules or the interpreter may have linked in, where no file shows it."""
 
@@ -78,7 +85,8 @@ def parts(inside: Inside) -> list[Part]:
     found = [_of(each) for each in inside.distributions() if each.name != "kubectl-ebpfnet"]
     found.append(_of(metadata.distribution("pyinstaller"), _BOOTLOADER))
     names = {_library(name) for name in inside.libraries} | set(_ALWAYS)
-    return sorted([*found, *(_carried(name) for name in names)], key=lambda part: part.name.lower())
+    found += [*(_carried(name) for name in names), *_sent()]
+    return sorted(found, key=lambda part: part.name.lower())
 
 
 def write(inside: Inside, into: Path) -> list[Part]:
@@ -95,6 +103,13 @@ def write(inside: Inside, into: Path) -> list[Part]:
         for file in part.files:
             shutil.copy(file, folder / file.name)
     return found
+
+
+def _sent() -> Iterator[Part]:
+    for name, (version, license, texts) in _SENT.items():
+        if list(BUILT.glob(f"{name}-*.so")):
+            files = (BUILT / f"{name}.copyright", *(TEXTS / text for text in texts))
+            yield Part(name, version, license, files)
 
 
 def _of(distribution: metadata.Distribution, license: str = "") -> Part:
