@@ -56,7 +56,9 @@ _EVENT = struct.Struct(f"=QQ{_PACKET}IIIIIHHBBBB16s16s64sI")
 _CONFIG = struct.Struct("=IIIIIHHHH")
 _KEY = struct.Struct("=QQ")
 _BYTES = struct.Struct("=QQI260s")
-_FILTER = struct.Struct("=16s16sHHI")
+_END = struct.Struct("=16sIHH")
+_FILTER = struct.Struct(f"={_END.size}s{_END.size}sII")
+_ALL_BITS = 0xFFFFFFFF
 _PLACE_AT = struct.calcsize(f"=QQ{_PACKET}IIIIIHH")
 _COUNTERS = struct.Struct("=QQQQQ")
 _VXLAN_PORTS, _GENEVE_PORTS = (8472, 4789), (6081, 0)
@@ -175,13 +177,18 @@ def config_of(selection: Selection) -> bytes:
     )  # fmt: skip
     packed = b"".join(
         _FILTER.pack(
-            _packed(each.source), _packed(each.destination),
-            _network_order(each.source_port or 0), _network_order(each.destination_port or 0),
-            each.protocol,
+            _end(each.source, each.source_port), _end(each.destination, each.destination_port),
+            each.protocol, _ALL_BITS if each.protocol else 0,
         )
         for each in filters
     )  # fmt: skip
     return head + packed.ljust(MOST_FILTERS * _FILTER.size, b"\0")
+
+
+def _end(address: Address | None, port: int | None) -> bytes:
+    """Return struct end: what is None or 0 is any, by a mask of zeros."""
+    mask, port_mask = _ALL_BITS if address is not None else 0, 0xFFFF if port else 0
+    return _END.pack(_packed(address), mask, _network_order(port or 0), port_mask)
 
 
 def _network_order(port: int) -> int:

@@ -76,7 +76,10 @@ def test_filters_are_packed_as_the_program_reads_them() -> None:
     assert head == (1, 5, 0, 7, 0, _port(8472), _port(4789), _port(6081), 0)
     begin = packets._CONFIG.size
     assert packed[begin : begin + 16] == _MAPPED
-    assert packed[begin + 34 : begin + 36] == b"\x00\x50"
+    source, destination, protocol, its_mask = packets._FILTER.unpack_from(packed, begin)
+    assert packets._END.unpack(source)[1:] == (0xFFFFFFFF, 0, 0)  # any port
+    assert destination[20:24] == b"\x00\x50\xff\xff"  # port 80, and all of it
+    assert (protocol, its_mask) == (TCP, 0xFFFFFFFF)
     assert len(packed) == begin + packets.MOST_FILTERS * packets._FILTER.size
 
 
