@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from dataclasses import replace
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 from kubectl_ebpfnet.cli import arguments, trace_process
 from kubectl_ebpfnet.cli.agreement import agreement
 from kubectl_ebpfnet.cli.flags import GlobalFlags
 from kubectl_ebpfnet.cli.sources import connect, open_capture
-from kubectl_ebpfnet.cli.terminal import Progress, emit
+from kubectl_ebpfnet.cli.terminal import Progress, emit, emit_bytes
 from kubectl_ebpfnet.cli.trace_arguments import FORMATS, TEMPLATES, Asked, How
 from kubectl_ebpfnet.cli.trace_plan import (
     Limits,
@@ -59,6 +58,9 @@ def answered(
         else:
             limit = arguments.duration(timeout, "--timeout")
             trace, bundle = _live(what, global_flags, until, printed, progress, limit, shown.save)
+        if printed.without_bytes:
+            lacking = f"{printed.without_bytes} places of packets are left out, without bytes"
+            progress.warn(f"{lacking}; --snaplen has them kept")
     if text := printed.answer(trace, bundle):
         emit(text)
     return _EXIT.get(trace.verdict, 0)
@@ -74,7 +76,15 @@ class _Shown:
         self._lines = Lines(view, wide=output == "wide")
         self._any = False
         self._pcapng: Pcapng | None = None
-        self._snaplen, self._began = snaplen, time.time_ns()
+        self._snaplen, self._began = snaplen, 0
+        self.without_bytes = 0
+        """Places of packets that -o pcapng leaves out, since no bytes were told."""
+
+    def began(self, wall_ns: int) -> None:
+        """Take the wall clock of second 0; begin the file, for whom reads it live."""
+        self._began = wall_ns
+        if self._output == "pcapng":
+            self._blocks()
 
     def sighting(self, sighting: Sighting, packet: int, what: str) -> None:
         """Print a sighting."""
@@ -83,7 +93,9 @@ class _Shown:
 
             emit(event_line(sighting, packet) + "\n")
         elif self._output == "pcapng":
-            self._file().packet(sighting, self._began)
+            blocks = self._blocks().packet(sighting, self._began)
+            self.without_bytes += not blocks
+            emit_bytes(BytesIO(blocks))
         elif self._output in ("table", "wide"):
             lines = self._lines.of(sighting, packet, what)
             if lines:
@@ -100,17 +112,18 @@ class _Shown:
             self._any = True
             emit("\n".join(self._lines.of_notice(notice)) + "\n")
 
-    def _file(self) -> Pcapng:
+    def _blocks(self) -> Pcapng:
         if self._pcapng is None:
-            from kubectl_ebpfnet.render.trace.pcapng import Pcapng
+            from kubectl_ebpfnet.render.trace.pcapng import HEADER, Pcapng
 
-            self._pcapng = Pcapng(sys.stdout.buffer, self._snaplen)
+            self._pcapng = Pcapng(self._snaplen)
+            emit_bytes(BytesIO(HEADER))
         return self._pcapng
 
     def answer(self, trace: Trace, bundle: Bundle) -> str:
         """Return the answer; "" for a stream of events or packets."""
         if self._output == "pcapng":
-            self._file()
+            self._blocks()
         if self._output in ("events", "pcapng"):
             return ""
         if self._output == "html":

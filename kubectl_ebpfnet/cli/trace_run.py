@@ -33,6 +33,9 @@ _HELD_SECONDS = 0.3
 class Printed(Protocol):
     """Takes what is seen, as it comes."""
 
+    def began(self, wall_ns: int, /) -> None:
+        """Take the wall clock of second 0: a node watches."""
+
     def sighting(self, sighting: Sighting, packet: int, what: str, /) -> None:
         """Take a sighting, the number of its packet, and what that is."""
 
@@ -186,6 +189,8 @@ def follow(told: Told, printed: Printed, each: NodeLine) -> None:
     if each.line is None:
         return
     sighting = told.feed(each.node, each.line, each.number)
+    if each.line.layers is not None:
+        printed.began(told.follower.wall_ns)
     if sighting is not None:
         number = told.follower.number_of(sighting)
         what = told.follower.packets[number - 1].what if number else ""

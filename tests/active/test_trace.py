@@ -57,6 +57,9 @@ class Streams:
 class Nothing:
     """Prints nothing."""
 
+    def began(self, *_: object) -> None:
+        """Nothing."""
+
     def sighting(self, *_: object) -> None:
         pass
 

@@ -124,6 +124,11 @@ class Follower:
         self.clocks.learn(packet.sightings)
         return replace(sighting, seconds=seconds + self.clocks.of(node))
 
+    @property
+    def wall_ns(self) -> int:
+        """The wall clock of second 0, by the node that began first; 0 before one watches."""
+        return next((each.wall_ns for each in self._layers.values()), 0)
+
     def number_of(self, sighting: Sighting) -> int:
         """Return the number of the packet that a sighting is of; 0 for one that is not kept."""
         followed = self._open.get((sighting.event.fingerprint, sighting.event.direction))

@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -36,7 +37,7 @@ _VXLAN = "ip link add t0 type vxlan id 42 remote 10.4.0.{other} dstport 8472"
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """What is set up, as (node, command) before and after, and what is sent; on which node a packet
-    socket reads copies."""
+    socket reads copies; how many bytes of each packet are told."""
 
     before: tuple[tuple[str, str], ...] = ()
     after: tuple[tuple[str, str], ...] = ()
@@ -47,6 +48,7 @@ class Scenario:
     size: int = 20
     linger: float = 0.3
     tap: str = ""
+    data: int = 0
 
 
 def _nat() -> str:
@@ -166,6 +168,10 @@ SCENARIOS: dict[str, Scenario] = {
         count=1,
     ),
 }  # fmt: skip
+SCENARIOS |= {
+    f"{name}_bytes": replace(SCENARIOS[name], count=1, data=128)
+    for name in ("masquerade_tcp", "netfilter", "plain_icmp", "reject_udp", "vxlan")
+}
 
 
 @contextmanager
@@ -216,6 +222,7 @@ def _session(scenario: Scenario, sender: int) -> list[bytes]:
             scenario.protocol, ends[1], scenario.port, scenario.count, 0.05, scenario.size
         ),
         sender_pid=sender,
+        data=scenario.data,
     )
     words = codec.line_of(request).decode().strip()
     python = (sys.executable, "-m", "kubectl_ebpfnet.node", "trace", words)

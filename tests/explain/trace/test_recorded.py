@@ -13,14 +13,16 @@ from tests.explain.trace.replay import DATA, NODE, answer, lines_of
 
 DELIVERED = (
     "plain_icmp", "plain_tcp", "plain_udp", "masquerade_udp", "masquerade_tcp", "vxlan",
-    "tcp_syn_lost_once", "plain_tap",
+    "tcp_syn_lost_once", "plain_tap", "masquerade_tcp_bytes", "plain_icmp_bytes", "vxlan_bytes",
 )  # fmt: skip
 DROPPED = {
     "netfilter": ("a rule of netfilter", "c0 of node router"),
+    "netfilter_bytes": ("a rule of netfilter", "c0 of node router"),
     "netfilter_tap": ("a rule of netfilter", "c0 of node router"),
     "netfilter_tap_sender": ("a rule of netfilter", "c0 of node router"),
     "reject_tcp": ("it is refused (Connection refused): a rule", "c0 of node router"),
     "reject_udp": ("it is refused (No route to host): a rule", "c0 of node router"),
+    "reject_udp_bytes": ("it is refused (No route to host): a rule", "c0 of node router"),
     "neighbour": ("the next hop answers no ARP", "s0 of node router"),
     "netfilter_answer": ("the answer is dropped: a rule of netfilter", "s0 of node router"),
     "netfilter_answer_icmp": ("the answer is dropped: a rule of netfilter", "s0 of node router"),
@@ -58,7 +60,7 @@ def test_a_loss_has_its_place_and_reason(name: str) -> None:
     for part in DROPPED[name]:
         assert part in trace.reason
     lost = [p for p in trace.packets if p.fate is Fate.DROPPED]
-    assert len(lost) == (1 if name == "mtu" else 2)
+    assert len(lost) == min(2, SCENARIOS[name].count)
     back = "answer" in name
     assert {p.direction for p in lost} == {Direction.BACK if back else Direction.FORTH}
 
