@@ -184,6 +184,9 @@ def _lost(event: PacketEvent) -> tuple[Lost, str]:
         return Lost.UNDECIDED, "there was a copy of it, which may live on"
     if event.direction is Direction.BACK and event.where.startswith("ping_rcv"):
         return Lost.NO, "a copy went to the program that pings"
+    if event.reason in ("", "NOT_SPECIFIED") and event.where.startswith("icmpv6_rcv"):
+        # An error that was taken ends so (Linux 6.1).
+        return Lost.UNDECIDED, "ICMPv6 is done with it, and the kernel does not tell how"
     if event.reason in ("", "NOT_SPECIFIED") and event.where.startswith("tcp_"):
         # A segment that was taken ends so too, as the FIN of a socket that is closed.
         return Lost.UNDECIDED, "TCP is done with it, and the kernel does not tell how"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from kubectl_ebpfnet.explain.trace.fate import settled
-from kubectl_ebpfnet.model.events import Direction
+from kubectl_ebpfnet.model.events import Copies, Direction, Place
 from kubectl_ebpfnet.model.path import Verdict
 from kubectl_ebpfnet.model.trace import Fate, Lost
 from tests.explain.trace.record import SCENARIOS
@@ -91,3 +93,19 @@ def test_a_frame_that_a_switch_floods_to_a_node_beside_the_way_is_no_loss() -> N
     lost = [each.lost for each in (on_its_way, beside, without_tables)]
     assert lost == [Lost.YES, Lost.UNDECIDED, Lost.YES]
     assert "a switch may have sent it to all" in beside.note
+
+
+def test_an_icmpv6_error_that_the_kernel_takes_is_no_loss() -> None:
+    """Linux 6.1: `client NOT_SPECIFIED icmpv6_rcv none back` behind the drop that it tells of."""
+    lines = lines_of("closed_udp")
+    end = next(
+        line for line in reversed(lines) if line.packet and line.packet.direction is Direction.BACK
+    )
+    assert end.packet is not None
+    taken = replace(end.packet, place=Place.DROP, reason="NOT_SPECIFIED", copies=Copies.NONE,
+                    where="icmpv6_rcv+0x1f/0x6a0", time_ns=end.packet.time_ns + 1000)  # fmt: skip
+    trace = answer([*lines, replace(end, packet=taken)])
+    assert trace.verdict is Verdict.DROPPED
+    assert "the answer" not in trace.reason
+    losses = [s for p in trace.packets for s in p.sightings if s.lost is Lost.YES]
+    assert all("icmpv6_rcv" not in each.event.where for each in losses)
