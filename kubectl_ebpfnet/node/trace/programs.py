@@ -10,6 +10,7 @@ include/uapi/linux/pkt_cls.h and bpf.h (tcx's and netkit's have the numbers of t
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
@@ -35,6 +36,7 @@ _TC = (
     "TC_ACT_QUEUED", "TC_ACT_REPEAT", "TC_ACT_REDIRECT", "TC_ACT_TRAP",
 )  # fmt: skip
 _UNSPEC = 0xFFFFFFFF
+UNSAFE = "this kernel may free a BPF trampoline in use, or tells no types (BTF)"
 _FUNC = 12  # BTF_KIND_FUNC
 
 
@@ -63,7 +65,7 @@ def attached_now() -> list[Attachment]:
     return found
 
 
-def _trampolines_are_safe() -> bool:
+def trampolines_are_safe() -> bool:
     """Tell whether this kernel waits for who is in a trampoline before it frees that: Linux 5.12
     and its stable kernels, whose kernel/bpf/trampoline.c has this function."""
     library = libbpf.library()
@@ -76,6 +78,12 @@ def _trampolines_are_safe() -> bool:
         return found > 0
     finally:
         library.btf__free(btf)
+
+
+def no_trampolines(problem: KernelError) -> str:
+    """Return the sentence for a kernel that refuses them."""
+    why = os.strerror(problem.errno) if problem.errno else problem.message
+    return f"this kernel takes no BPF trampoline (fentry, fexit): {why}"
 
 
 class SecondLayer:
@@ -96,15 +104,13 @@ class SecondLayer:
         self.works = False
         self.lacking: list[Refused] = []
         self.attached: tuple[Place, ...] = ()
-        if not _trampolines_are_safe():
-            why = "this kernel may free a BPF trampoline in use, or tells no types (BTF)"
-            self.lacking.append(Refused(LAYER, why))
+        if not trampolines_are_safe():
+            self.lacking.append(Refused(LAYER, UNSAFE))
             return
         try:
             self._attach_functions(FUNCTIONS[:1])
         except (Unsupported, KernelError) as problem:
-            why = f"this kernel takes no BPF trampoline (fentry, fexit): {problem.message}"
-            self.lacking.append(Refused(LAYER, why))
+            self.lacking.append(Refused(LAYER, no_trampolines(problem)))
             return
         self.works, self.attached = True, (Place.PROGRAM, Place.KERNEL)
         try:
