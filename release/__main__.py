@@ -66,8 +66,13 @@ def make(work: Path, into: Path, epoch: int) -> None:
     Raises:
         CalledProcessError: a step failed.
     """
+    from bpf import build, libraries
     from release import archive
 
+    # The archive is frozen from this checkout: with what a wheel's build makes for itself.
+    for problem in (build.build(), libraries.fetch()):
+        if problem:
+            print(f"warning: {problem}: the archive will have no trace", file=sys.stderr)
     python = _environment(work / "venv")
     sources = _sources(work / "sources")
     variables = {"SOURCE_DATE_EPOCH": str(epoch), "PYTHONHASHSEED": "1"}
