@@ -144,7 +144,7 @@ def _by_answers(packets: Sequence[TracedPacket]) -> Judged | None:
     forth = [each for each in packets if each.direction is Direction.FORTH]
     back = [each for each in packets if each.direction is Direction.BACK]
     good = [each for each in back if _is_good(each)]
-    lost = lost_for_good(forth)
+    lost = [p for p in lost_for_good(packets) if p.direction is Direction.FORTH]
     stuck = [p for p in lost if _protocol(p) == TCP and _is_before_sockets(p)]
     if good and stuck:
         text = f"{len(good)} answers came back, and {len(stuck)} of {len(forth)} packets never came"

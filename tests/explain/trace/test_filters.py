@@ -42,6 +42,27 @@ def test_each_backend_of_a_service_is_followed(scenario: str) -> None:
         assert backend.address in there
 
 
+def test_a_backend_is_followed_at_the_senders_node_and_its_own() -> None:
+    bundle = opened(SCENARIOS / VXLAN)
+    path = ask(bundle, "pod/client", "svc/web:80")
+    first, *_ = backends_of(path, bundle)
+    here, there, other = (
+        replace(first, address=ip_address(address), node=node)
+        for address, node in (
+            ("10.44.9.1", path.source.node), ("10.44.9.2", "n2"), ("2001:db8::3", "n2"),
+        )
+    )  # fmt: skip
+    all_of_them = (first, here, there, other)
+
+    def followed(node: str) -> set[object]:
+        return {each.destination for each in filters_of(path, node, all_of_them)}
+
+    assert {here.address, there.address} <= followed(path.source.node)
+    assert there.address in followed("n2")
+    assert here.address not in followed("n2")
+    assert other.address not in followed("n2") | followed(path.source.node)
+
+
 def test_a_pod_has_no_backends() -> None:
     bundle = opened(SCENARIOS / VXLAN)
     assert backends_of(ask(bundle, "pod/client", "1.1.1.1:80"), bundle) == ()
