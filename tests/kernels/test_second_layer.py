@@ -91,10 +91,12 @@ def test_the_program_that_drops(report: Report, name: str) -> None:
     assert told["lacking"] == []
     assert told["verdicts"] == {f"forth {verdict} by tuple": 1}
     (drop,) = told["drops"]
-    assert drop in [f"forth {node} {reason}" for reason in reasons.split()]
+    # Before Linux 5.17 a drop has no reason.
+    assert drop in [f"forth {node} {reason}" for reason in (*reasons.split(), "")]
 
 
 def test_a_program_that_replaces_another_is_watched(report: Report) -> None:
     told = _told(report, "replaced")
     assert told["told"] == ["undo TC_ACT_OK", "shot TC_ACT_SHOT"]
-    assert told["left"] == len(FUNCTIONS)  # no program is kept by us any more
+    # No program is kept by us any more; older kernels do not tell what a link is of.
+    assert told["left"] in (0, len(FUNCTIONS))

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
+from kubectl_ebpfnet.errors import Unsupported
 from kubectl_ebpfnet.model.bpf import Attachment
 from kubectl_ebpfnet.model.events import (
     Layers,
@@ -144,7 +145,7 @@ def check_tcx() -> Any:
             try:
                 with netns.inside(lan.path("router")):
                     link = link_tcx_first(fd, index, syscall.TCX_INGRESS)
-            except OSError as error:
+            except Unsupported as error:
                 return {"unsupported": str(error)}
     with syscall.closing(link):
         return _seen("router", _one)
