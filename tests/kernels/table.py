@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import pytest
 from tests.kernels.machine import Report
 from tests.node.trace.expected import EXPECTED
 
+WANTED = bool(os.environ.get("EBPFNET_KERNELS_TABLE"))
+"""Read here: a test has no environment of its machine."""
 KEPT = Path(__file__).parent / "recorded" / "trace.json"
 PAGE = Path(__file__).parents[2] / "docs" / "kernels.md"
 _HEAD = """# Kernels
@@ -25,8 +28,9 @@ told; a kernel that it did not boot keeps its column, or has none. What a check 
 
 """
 _FOOT = """
-Not run: arm64, for which no guest is made yet; tcx, netkit and a full conntrack table, for which
-no check traces packets yet.
+The second layer (fexit and fentry: what programs answer, what routing decides) wants BPF trampolines;
+its checks are in `tests/node/trace/second_layer.py`. Not run: arm64, for which no guest is made yet;
+netkit and a full conntrack table, for which no check traces packets yet.
 """
 
 
@@ -48,6 +52,33 @@ def keep(series: str, report: Report) -> None:
     PAGE.write_text(page(kept))
 
 
+def keep_second_layer(series: str, report: Report) -> None:
+    """Keep what a kernel told of the second layer, beside what `keep` kept of it.
+
+    Args:
+        series: of debian.SUITES.
+        report: of the checks of tests/node/trace/second_layer.py.
+    """
+    kept = told()
+    if series not in kept:
+        return
+    checks = {name: _verdicts(each) for name, each in report.told.items()}
+    kept[series]["second"] = checks
+    KEPT.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
+    PAGE.write_text(page(kept))
+
+
+def _verdicts(check: dict[str, Any]) -> str:
+    """Return whether a check of the second layer saw what programs and functions did."""
+    if check["error"]:
+        return "no"
+    told = check["told"]
+    if "unsupported" in told:
+        return "lacks it"
+    seen = told.get("calls") or told.get("verdicts") or told.get("told")
+    return "yes" if seen and not told.get("lacking") else "no"
+
+
 def told() -> dict[str, Any]:
     """Return what each kernel told, by its series."""
     found: dict[str, Any] = json.loads(KEPT.read_text()) if KEPT.exists() else {}
@@ -67,6 +98,12 @@ def page(kept: dict[str, Any]) -> str:
         [f"`{name}`", *(each["checks"].get(name, "not run") for each in columns)]
         for name in EXPECTED
     ]
+    second = list(dict.fromkeys(name for each in columns for name in each.get("second", {})))
+    rows += [
+        [f"second layer: `{name}`",
+         *(each.get("second", {}).get(name, "not run") for each in columns)]
+        for name in second
+    ]  # fmt: skip
     notes = [
         f"* `{each['kernel']}` refused {refused}\n"
         for each in columns

@@ -11,7 +11,7 @@ import pytest
 
 from kubectl_ebpfnet.node.bpf.libbpf import BUILT
 from kubectl_ebpfnet.node.trace.packets import FUNCTIONS
-from tests.kernels import machine
+from tests.kernels import machine, table
 from tests.kernels.debian import Unavailable
 from tests.kernels.machine import Report
 from tests.kernels.test_kernels import SERIES
@@ -54,9 +54,12 @@ def report(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     for name in ("__init__", "checks", "second_layer", "lan"):
         files[f"/site/tests/node/trace/{name}.py"] = (_HERE / f"{name}.py").read_bytes()
     try:
-        return machine.boot(request.param, (second_layer.__name__,), files)
+        told = machine.boot(request.param, (second_layer.__name__,), files)
     except Unavailable as error:
         pytest.skip(f"no kernels here: {error}")
+    if table.WANTED:
+        table.keep_second_layer(request.param, told)
+    return told
 
 
 def _told(report: Report, name: str) -> dict[str, Any]:

@@ -5,7 +5,6 @@ Our objects are compiled here, loaded there.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -42,7 +41,7 @@ def report(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         told = machine.boot(request.param, (checks.__name__,), files)
     except Unavailable as error:
         pytest.skip(f"no kernels here: {error}")
-    if os.environ.get("EBPFNET_KERNELS_TABLE"):
+    if table.WANTED:
         table.keep(request.param, told)
     return told
 
