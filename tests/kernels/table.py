@@ -28,9 +28,9 @@ told; a kernel that it did not boot keeps its column, or has none. What a check 
 
 """
 _FOOT = """
-The second layer (fexit and fentry: what programs answer, what routing decides) wants BPF trampolines;
-its checks are in `tests/node/trace/second_layer.py`. Not run: arm64, for which no guest is made yet;
-netkit and a full conntrack table, for which no check traces packets yet.
+The second layer (fexit and fentry: what programs answer, what routing decides) wants BPF
+trampolines; its checks are in `tests/node/trace/second_layer.py`. Not run: arm64, for which no
+guest is made yet; netkit and a full conntrack table, for which no check traces packets yet.
 """
 
 
