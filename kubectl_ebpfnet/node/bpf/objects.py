@@ -164,7 +164,10 @@ class BpfObject:
                 at = self._map(pointer, section)
                 code = self._library.bpf_map__set_initial_value(at, value, len(value))
                 if code:
-                    raise _failure(f"set {section} of BPF object {self._name}", -code)
+                    problem = _failure(f"set {section} of BPF object {self._name}", -code)
+                    if -code == errno.EINVAL:  # of another size
+                        problem.hint = "the object is older than this program: make bpf"
+                    raise problem
             for shared, fd in self._reused.items():
                 code = self._library.bpf_map__reuse_fd(self._map(pointer, shared), fd)
                 if code:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import struct
-import subprocess
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -89,21 +86,3 @@ def test_a_time_that_the_format_lacks_is_the_nearest(seconds: float) -> None:
     _, (_, body) = blocks(Pcapng(128).packet(seen, 0))
     high, low = struct.unpack_from("<II", body, 4)
     assert high == low == (0 if seconds < 0 else 2**32 - 1)
-
-
-@pytest.mark.skipif(shutil.which("tshark") is None, reason="tshark is not installed")
-def test_wiresharks_own_reader_takes_it(tmp_path: Path) -> None:
-    echo = bytes.fromhex("4500001c00010000400166de0a0000010101010108004c34abcd0007")
-    writer = Pcapng(128)
-    told = [sighting(Place.QUEUE, data=echo.hex()),
-            sighting(Place.DROP, Lost.YES, data=echo.hex(), reason="NETFILTER_DROP")]  # fmt: skip
-    file = tmp_path / "trace.pcapng"
-    file.write_bytes(HEADER + b"".join(writer.packet(each, 0) for each in told))
-    fields = "frame.interface_name ip.src ip.dst icmp.type icmp.ident icmp.seq frame.comment"
-    argv = ["tshark", "-r", str(file), "-T", "fields", "-E", "separator=|"]
-    argv += [word for field in fields.split() for word in ("-e", field)]
-    done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60)
-    assert done.stdout.splitlines() == [
-        "n1/default/client/eth0|10.0.0.1|1.1.1.1|8|43981|7|queue",
-        "n1/default/client/eth0|10.0.0.1|1.1.1.1|8|43981|7|dropped: NETFILTER_DROP",
-    ]
